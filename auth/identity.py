@@ -1,0 +1,81 @@
+"""Who a user is, and what a listener saw of them. Every authenticator turns `Credentials` into an `Identity`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+from tunnel.impersonate import CREDENTIAL_ID, Extra
+
+_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An authenticated user. `credential_id` is fit for audit records; `expires` is the end of the
+    credential, epoch seconds.
+
+    The hash covers source and credential only, because it is taken for each request; equality covers
+    everything, so two credentials that claim one id are still two identities.
+    """
+
+    user: str
+    groups: tuple[str, ...]
+    uid: str
+    extra: Extra
+    source: str
+    credential_id: str
+    expires: float
+
+    def __hash__(self) -> int:
+        return hash((self.source, self.credential_id))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """What the listener saw: the Authorization header's value, the peer certificate that TLS verified,
+    X-Remote-* headers.
+
+    `digest` stands for all of it in caches. It is taken once here: a listener keeps the object for as long
+    as the connection shows the same header.
+    """
+
+    authorization: bytes | None = None
+    certificate: bytes | None = None
+    remote_headers: bool = False
+    digest: bytes = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parts = [self.authorization, self.certificate]
+        # Lengths go in front, and absence differs from emptiness: no two credentials may run into one.
+        framed = b"".join(b"-" if part is None else b"%d:%b" % (len(part), part) for part in parts)
+        object.__setattr__(self, "digest", hashlib.sha256(framed).digest())
+
+    @property
+    def absent(self) -> bool:
+        """Whether the request carries nothing that an authenticator could look at."""
+        return self.authorization is None and self.certificate is None
+
+    @property
+    def bearer(self) -> str | None:
+        """The bearer token (RFC 6750, section 2.1), or None where the header is missing, malformed or of
+        another scheme.
+        """
+        match = _BEARER.fullmatch(self.authorization or b"")
+        return match[1].decode("ascii") if match else None
+
+    def __repr__(self) -> str:
+        seen = {
+            "authorization": self.authorization is not None,
+            "certificate": self.certificate is not None,
+            "remote headers": self.remote_headers,
+        }
+        return f"<Credentials: {', '.join(name for name, here in seen.items() if here) or 'none'}>"
+
+
+def credential_extra(credential_id: str) -> Extra:
+    """The extra that Kubernetes itself gives its users, so that a cluster's audit log leads back to the
+    credential (KEP-4193).
+    """
+    return ((CREDENTIAL_ID, (credential_id,)),)

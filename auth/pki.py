@@ -1,0 +1,161 @@
+"""The platform's own certificate authority: it signs the server's certificate and short-lived ones of
+users.
+
+Who it is for: `kulvert up` and single servers; larger platforms bring a CA. Agents get their certificates
+from an authority of their own (make another one under another name): a certificate of one kind must not
+pass for the other.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from auth.statefile import StateFileError, create_private, read_private
+
+CA_LIFETIME = 10 * 365 * 86400.0
+_BACKDATED = 300.0  # clocks of clients may be behind
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate and its private key, both as PEM."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateAuthority:
+    """An EC P-256 authority. Its certificate is public, its key stays in this object and its file."""
+
+    certificate: x509.Certificate = field(repr=False)
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    @classmethod
+    def create(cls, name: str, now: float, lifetime: float = CA_LIFETIME) -> CertificateAuthority:
+        """A new authority that signs leaves only (path length 0)."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = _builder(subject, subject, key.public_key(), now, now + lifetime)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        builder = builder.add_extension(_key_usage(authority=True), critical=True)
+        return cls(builder.sign(key, hashes.SHA256()), key)
+
+    @classmethod
+    def load_or_create(cls, path: Path, name: str, now: float) -> CertificateAuthority:
+        """The authority kept in `path` (certificate and key in one file, 0600, so that they cannot come
+        apart).
+
+        :raises StateFileError: the file is open to others, damaged, or its certificate has expired.
+        """
+        if (pem := read_private(path)) is None:
+            create_private(path, cls.create(name, now).to_pem())
+            pem = read_private(path) or b""  # another process may have been first: what counts is the file
+        authority = cls._from_pem(path, pem)
+        if authority.certificate.not_valid_after_utc.timestamp() <= now:
+            raise StateFileError(f"the authority in {path} has expired: move the file away to make a new one")
+        return authority
+
+    @classmethod
+    def _from_pem(cls, path: Path, pem: bytes) -> CertificateAuthority:
+        try:
+            certificate = x509.load_pem_x509_certificate(pem)
+            key = serialization.load_pem_private_key(pem, password=None)
+        except ValueError:
+            raise StateFileError(f"{path} does not hold a certificate and a private key") from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+            raise StateFileError(f"the certificate and the key in {path} do not belong together")
+        return cls(certificate, key)
+
+    def to_pem(self) -> bytes:
+        """Certificate and private key: for the authority's own file only."""
+        return self.certificate_pem + _key_pem(self.key)
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """What clients trust."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue_server(self, names: Iterable[str], now: float, lifetime: float) -> Issued:
+        """A server's certificate for host names and IP addresses. :raises ValueError: where there is no name."""
+        hosts = list(names)
+        if not hosts:
+            raise ValueError("a server's certificate needs at least one name")
+        alternatives = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kulvert")])
+        return self._issue(subject, ExtendedKeyUsageOID.SERVER_AUTH, now, lifetime, alternatives)
+
+    def issue_client(self, user: str, groups: Iterable[str], now: float, lifetime: float) -> Issued:
+        """A user's certificate: CN = user, O = groups. :raises ValueError: where a name is empty or over 64
+        characters.
+        """
+        names = [x509.NameAttribute(NameOID.COMMON_NAME, user)]
+        names += [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
+        return self._issue(x509.Name(names), ExtendedKeyUsageOID.CLIENT_AUTH, now, lifetime)
+
+    def _issue(
+        self,
+        subject: x509.Name,
+        purpose: x509.ObjectIdentifier,
+        now: float,
+        lifetime: float,
+        alternatives: x509.SubjectAlternativeName | None = None,
+    ) -> Issued:
+        key = ec.generate_private_key(ec.SECP256R1())
+        until = min(now + lifetime, self.certificate.not_valid_after_utc.timestamp())
+        builder = _builder(subject, self.certificate.subject, key.public_key(), now, until)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(_key_usage(authority=False), critical=True)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        builder = builder.add_extension(issuer, critical=False)
+        if alternatives is not None:
+            builder = builder.add_extension(alternatives, critical=False)
+        certificate = builder.sign(self.key, hashes.SHA256())
+        return Issued(certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: float, until: float
+) -> x509.CertificateBuilder:
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+    builder = builder.serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(datetime.fromtimestamp(now - _BACKDATED, UTC))
+    builder = builder.not_valid_after(datetime.fromtimestamp(until, UTC))
+    return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -1,0 +1,87 @@
+"""The grants file while it changes: what is in force, and what is said about what is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from auth.grantsfile import GrantsFile, GrantsFileError
+from auth.identity import Identity
+
+JANE = Identity("jane", (), "", (), "test", "id", 9e9)
+HEAD = "apiVersion: kulvert.dev/v1alpha1\nkind: Grants\n"
+FOR_JANE = HEAD + "grants: [{name: r, subjects: [{kind: User, name: jane}], clusters: ['*']}]\n"
+FOR_NOBODY = HEAD + "grants: []\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "grants.yaml"
+    file.write_text(FOR_JANE)
+    return file
+
+
+def rewritten(path: Path, text: str) -> None:
+    """As an editor or a ConfigMap mount does it: a new file in the old one's place."""
+    draft = path.with_suffix(".new")
+    draft.write_text(text)
+    os.replace(draft, path)
+
+
+def test_without_readable_grants_there_is_no_start(tmp_path: Path, path: Path) -> None:
+    with pytest.raises(GrantsFileError, match="cannot be read"):
+        GrantsFile(tmp_path / "nothing.yaml")
+    for text, reason in (("", "empty"), ("grants: []", "lacks"), ("x" * (4 * 2**20 + 1), "larger")):
+        path.write_text(text)
+        with pytest.raises(GrantsFileError, match=reason):
+            GrantsFile(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(GrantsFileError, match="UTF-8"):
+        GrantsFile(path)
+
+
+def test_a_file_that_everybody_can_write_grants_nothing(path: Path) -> None:
+    path.chmod(0o666)
+    with pytest.raises(GrantsFileError, match="chmod o-w"):
+        GrantsFile(path)
+
+
+def test_a_changed_file_takes_effect_at_the_next_poll(path: Path) -> None:
+    file = GrantsFile(path)
+    assert file.decisions.decide(JANE, "c").allowed
+    assert not file.poll()
+    rewritten(path, FOR_NOBODY)
+    assert file.poll()
+    assert not file.decisions.decide(JANE, "c").allowed
+    assert not file.poll()
+
+
+def test_a_change_of_equal_size_within_one_tick_is_seen_by_its_inode(path: Path) -> None:
+    file = GrantsFile(path)
+    before = path.stat()
+    rewritten(path, FOR_JANE.replace("jane", "evan"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert file.poll()
+
+
+@pytest.mark.parametrize("damage", ["broken", "removed", "writable"])
+def test_a_broken_new_file_keeps_the_old_grants_and_says_so(path: Path, damage: str) -> None:
+    file = GrantsFile(path)
+    if damage == "broken":
+        rewritten(path, FOR_NOBODY + "typo: x\n")
+    elif damage == "removed":
+        path.unlink()
+    else:
+        rewritten(path, FOR_NOBODY)
+        path.chmod(0o666)
+    assert not file.poll()
+    assert file.decisions.decide(JANE, "c").allowed
+    assert file.problem is not None
+    assert str(path) in file.problem
+    rewritten(path, FOR_NOBODY)
+    assert file.poll()
+    assert file.problem is None
+    assert not file.decisions.decide(JANE, "c").allowed
