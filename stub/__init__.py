@@ -1,0 +1,1 @@
+"""The agents' side of the server: their door, their sessions, and exchanges through them."""

@@ -1,0 +1,1 @@
+"""What Kulvert costs, as ratios to the direct way, measured in one run (`make bench`)."""

@@ -1,0 +1,226 @@
+"""The composition root of the server: the only place where gateway, stub, auth and their stores are wired together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import sys
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from auth.authenticator import Authenticator
+from auth.chain import AuthenticatorChain
+from auth.decision import Decision
+from auth.grantsfile import GrantsFile
+from auth.identity import Identity
+from auth.pki import CertificateAuthority
+from auth.statefile import create_private, read_private, write_private
+from auth.tokens import TokenAuthenticator, TokenSigner
+from auth.x509 import CertificateAuthenticator
+from gateway.agents import Attendance, RegistryAuthority, SessionsCollector
+from gateway.audit import AuditIds, AuditLog, AuditSink, DescriptorSink, FileSink
+from gateway.audittrail import AuditTrail
+from gateway.config import ServerConfig, host_and_port
+from gateway.listener import TlsFiles, listening_socket, server_context
+from gateway.registry import SqliteRegistry
+from gateway.server import Gateway, GatewayParts
+from stub.attaching import Attachment
+from stub.door import AgentsDoor
+from stub.sessions import Sessions
+from tunnel.batch import Batch
+
+ISSUER = "https://kulvert.dev"
+AUDIENCE = "kulvert"
+DAY = 86_400.0
+KNOWN_FOR = 20.0
+"""Seconds that an authenticated credential is remembered. With the 10 s between looks at live streams that makes 30."""
+WATCH = 1.0
+"""Seconds between looks at the files that others may change: the registry and the grants."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state directory: what a server keeps, and the kulvert command writes to."""
+
+    directory: Path
+
+    @property
+    def registry(self) -> Path:
+        """Clusters and join tokens."""
+        return self.directory / "clusters.db"
+
+    @property
+    def grants(self) -> Path:
+        """Who may reach which cluster."""
+        return self.directory / "grants.yaml"
+
+    def authority(self, now: float) -> CertificateAuthority:
+        """The platform's CA, made at the first use."""
+        return CertificateAuthority.load_or_create(self.directory / "ca.pem", "kulvert", now)
+
+    def signer(self) -> TokenSigner:
+        """Signs Kulvert's own tokens, with a key made at the first use."""
+        path = self.directory / "token-key.pem"
+        if (pem := read_private(path)) is None:
+            create_private(path, _new_key())
+            pem = read_private(path) or b""
+        key = serialization.load_pem_private_key(pem, password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return TokenSigner(ISSUER, AUDIENCE, key)
+
+    def next_epoch(self, now: float) -> int:
+        """A number for this holding, higher than all before it, even where the clock was set back."""
+        path = self.directory / "epoch"
+        last = int(read_private(path) or b"0")
+        epoch = max(last + 1, int(now * 1000))
+        write_private(path, str(epoch).encode())
+        return epoch
+
+    def server_tls(self, names: tuple[str, ...], now: float) -> TlsFiles:
+        """A certificate by the platform's CA, made anew at each start."""
+        authority = self.authority(now)
+        issued = authority.issue_server(names, now, 397 * DAY)
+        chain, ca = self.directory / "server.pem", self.directory / "ca.crt"
+        write_private(chain, issued.certificate + issued.key)
+        write_private(ca, authority.certificate_pem)
+        return TlsFiles(chain, chain, ca)
+
+
+class CurrentGrants:
+    """Decides by the newest grants of a file (`gateway.pipeline.Decide`)."""
+
+    def __init__(self, file: GrantsFile) -> None:
+        self._file = file
+
+    def decide(self, identity: Identity, cluster: str) -> Decision:
+        """See `auth.grants.Decisions.decide`."""
+        return self._file.decisions.decide(identity, cluster)
+
+
+class Server:
+    """A whole server. An asynchronous context: inside it users and agents are served; at its end both are drained."""
+
+    def __init__(self, config: ServerConfig, version: str) -> None:
+        self.config = config
+        self.state = State(config.state_dir)
+        self._version = version
+        self._stack = AsyncExitStack()
+        self.gateway: Gateway
+        self.sessions: Sessions
+        self.registry: SqliteRegistry
+        self.port = 0
+        self.agents_port = 0
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        now, loop = time.time(), asyncio.get_running_loop()
+        self.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.registry = SqliteRegistry(self.state.registry)
+        stack.callback(self.registry.close)
+        grants = GrantsFile(self.config.grants or self.state.grants)
+        batch = Batch(loop.call_soon)
+        audit = AuditLog(self._audit_sink(), loop.call_soon)
+        stack.callback(audit.close)
+        self.sessions = Sessions(clock=loop.time, interval=0.25)
+        self.sessions.start()
+        stack.callback(self.sessions.close, "the server is stopping")
+        attendance = Attendance(self.sessions)
+        stack.callback(self.registry.subscribe(attendance.changed))
+        tls = self._tls(now)
+        await self._open_agents_door(stack, batch, server_context(TlsFiles(tls.certificate, tls.key)), now)
+        parts = self._parts(batch, audit, grants, attendance, tls, now)
+        self.gateway = await stack.enter_async_context(Gateway(parts))
+        self.port = self.gateway.ports[0]
+        stack.callback(self.sessions.drain)
+        watcher = loop.create_task(self._watch(grants), name="watch the registry and the grants")
+        stack.callback(watcher.cancel)
+
+    def _tls(self, now: float) -> TlsFiles:
+        config = self.config
+        if config.tls.certificate is not None and config.tls.key is not None:
+            write_private(self.state.directory / "ca.crt", self.state.authority(now).certificate_pem)
+            return TlsFiles(config.tls.certificate, config.tls.key, self.state.directory / "ca.crt")
+        return self.state.server_tls(config.names, now)
+
+    async def _open_agents_door(self, stack: AsyncExitStack, batch: Batch, tls: ssl.SSLContext, now: float) -> None:
+        setting = Attachment(
+            RegistryAuthority(self.registry),
+            self.sessions,
+            server=self.config.server_id,
+            epoch=self.state.next_epoch(now),
+            clock=asyncio.get_running_loop().time,
+        )
+        ports = []
+        for address in self.config.agents_listen:
+            door = AgentsDoor(setting, batch, tls)
+            ports.append(await door.start(*host_and_port(address)))
+            stack.push_async_callback(door.stop)
+        self.agents_port = ports[0]
+
+    def _parts(
+        self, batch: Batch, audit: AuditLog, grants: GrantsFile, attendance: Attendance, tls: TlsFiles, now: float
+    ) -> GatewayParts:
+        config = self.config
+        return GatewayParts(
+            clusters=self.sessions,
+            registry=self.registry,
+            authenticator=self._authenticator(now),
+            grants=CurrentGrants(grants),
+            audit=AuditTrail(audit, AuditIds(os.urandom), time.time),
+            batch=batch,
+            sockets=tuple(listening_socket(*host_and_port(address)) for address in config.listen),
+            tls=server_context(tls),
+            clock=asyncio.get_running_loop().time,
+            wall=time.time,
+            version=self._version,
+            domain=config.domain,
+            attached=attendance.attached,
+            checks={"grants": lambda: grants.problem, "audit": lambda: audit.problem},
+            collectors=(SessionsCollector(self.sessions),),
+            metrics_group=config.metrics_group,
+            limits=config.limits,
+            timeouts=config.timeouts,
+        )
+
+    def _authenticator(self, now: float) -> AuthenticatorChain:
+        signer = self.state.signer()
+        first: list[Authenticator] = [CertificateAuthenticator.from_pem(self.state.authority(now).certificate_pem)]
+        tokens = TokenAuthenticator(ISSUER, AUDIENCE, [signer.verification_key])
+        return AuthenticatorChain([*first, tokens], ttl=KNOWN_FOR)
+
+    def _audit_sink(self) -> AuditSink | None:
+        where = self.config.audit
+        if where == "none":
+            return None
+        if where == "-":
+            return DescriptorSink(os.dup(sys.stdout.fileno()))
+        return FileSink(Path(where) if where else self.state.directory / "audit.log")
+
+    async def _watch(self, grants: GrantsFile) -> None:
+        while True:
+            await asyncio.sleep(WATCH)
+            self.registry.poll()
+            grants.poll()
+
+
+def _new_key() -> bytes:
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(*form)

@@ -1,0 +1,321 @@
+"""One user's connection: which bytes belong to which request, and in which order answers leave.
+
+The current state is the function that takes the next bytes; it returns what it did not use, for the state that follows:
+
+    head ─► body ─► holding ─► head …       a request, then its answer, then the next request
+                       └─────► hijacked     after a 101
+    any  ─► discarding ─► closed            an answer that ends the connection before the client has stopped sending
+
+Bytes behind a request whose answer is not complete are held, 64 KiB and one read at most; then the socket is paused.
+Nothing is parsed ahead: each request is routed and authenticated by itself, when its turn has come.
+
+`Expect: 100-continue` is answered here, when the exchange is open; it does not travel, and an upstream's own 100 is
+dropped. Trailers of a request are read and dropped. HTTP/1.0 clients get one answer for each connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeAlias, cast
+
+from gateway.door import Door
+from gateway.passage import Passage
+from gateway.peer import Peer
+from gateway.writing import Writing
+from tunnel.body import Body, body_for
+from tunnel.errors import HeadError
+from tunnel.head import FramingKind, RequestHead, RequestReader
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NEVER = float("inf")
+
+
+class ClientConnection(Writing, asyncio.Protocol):
+    """The state machine of one connection."""
+
+    __slots__ = (
+        "_body", "_discarded", "_done", "_door", "_full", "_held", "_reader", "_reading", "_state",
+        "deadline", "draining", "passage", "peer",
+    )  # fmt: skip
+
+    def __init__(self, door: Door) -> None:
+        super().__init__(door.batch)
+        self._door = door
+        self._reader = RequestReader(door.limits.head)
+        # Not a bound method: the cycle would keep every connection until the garbage collector runs.
+        self._state: _State = ClientConnection._head
+        self._body: Body | None = None
+        self._held = b""
+        self._discarded = 0
+        self._full = self._done = False
+        self._reading = True
+        self.deadline = _NEVER
+        self.draining = False
+        self.passage: Passage | None = None
+        self.peer = Peer("", None)
+
+    # --- what the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=self._door.limits.write_buffer)
+        if not self._door.admit(self):
+            self._state = ClientConnection._drop
+            self.transport.abort()
+            return
+        self.peer = Peer.of(transport)
+        self.deadline = self._door.now + self._door.timeouts.idle
+
+    def data_received(self, data: bytes) -> None:
+        with self._door.batch:
+            self._input(data)
+
+    def eof_received(self) -> bool:
+        """A client that has ended its side waits for no answer: TLS transports know no half-close."""
+        with self._door.batch:
+            self._gone(clean=True)
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        with self._door.batch:
+            self._gone(clean=error is None)
+            self._done = True
+            self._state = ClientConnection._drop
+            self._held = b""
+            self.dead()
+            if self.passage is None:
+                self._door.forget(self)
+
+    # --- states: each takes bytes and returns what it leaves to the next one
+
+    def _input(self, data: bytes) -> None:
+        """Run bytes through the states. Answers that complete in here change the state; the loop goes on with it."""
+        while data:
+            data = self._state(self, data)
+
+    def _head(self, data: bytes) -> bytes:
+        reader = self._reader
+        if not reader.held:
+            self.deadline = self._door.now + self._door.timeouts.head
+        try:
+            head = reader.feed(data)
+        except HeadError as refused:
+            self._refuse(refused)
+            return b""
+        return b"" if head is None else self._begin(head, reader.rest)
+
+    def _begin(self, head: RequestHead, rest: bytes) -> bytes:
+        """One request's turn: hand it over; what follows its head stays here until an exchange takes it."""
+        self.deadline = _NEVER
+        framing = head.framing
+        if framing.empty:
+            self._body, whole = None, True
+        else:
+            self._body = body_for(framing, self._door.limits.head)
+            whole = framing.kind is FramingKind.LENGTH and len(rest) >= framing.length
+        passage = self.passage = Passage(self, self._door.handler, head, whole)
+        self._state = ClientConnection._holding
+        self._door.handler.serve(passage)
+        return rest
+
+    def _reading_body(self, data: bytes) -> bytes:
+        passage, body = self.passage, self._body
+        assert passage is not None
+        assert body is not None
+        self.deadline = self._door.now + self._door.timeouts.progress
+        try:
+            pieces = body.feed(data)
+        except HeadError as refused:
+            passage.broken(refused)
+            return b""
+        if pieces:
+            # Joined: a client's chunks of one byte must not become frames of one byte.
+            self._send(passage, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if not body.done:
+            return b""
+        if self.passage is passage:
+            self._body_done(passage)
+        return body.rest
+
+    def _holding(self, data: bytes) -> bytes:
+        self._held += data
+        self._pace()
+        return b""
+
+    def _hijacked(self, data: bytes) -> bytes:
+        passage = self.passage
+        assert passage is not None
+        self._send(passage, data)
+        return b""
+
+    def _skipping(self, data: bytes) -> bytes:
+        """The body of a request that was answered without it, and is known to be here whole."""
+        body = self._body
+        assert body is not None
+        body.feed(data)
+        if body.done:
+            self._state, self._body = ClientConnection._head, None
+        return body.rest
+
+    def _discarding(self, data: bytes) -> bytes:
+        """The answer is out and ends the connection; closing before the client has stopped sending could lose it."""
+        self._discarded += len(data)
+        if self._discarded > self._door.limits.discarded:
+            self.close()
+        return b""
+
+    def _drop(self, data: bytes) -> bytes:
+        return b""
+
+    # --- what the passage calls (gateway.passage.Client)
+
+    def proceed(self) -> None:
+        """The exchange is open: let the body go to it."""
+        passage = self.passage
+        if self._body is None or passage is None:
+            return
+        if passage.head.expect_continue and not passage.whole and not self._held:
+            self.write(_CONTINUE)
+        self._enter(ClientConnection._reading_body, self._door.timeouts.progress)
+
+    def hijack(self) -> None:
+        """A checked 101: bytes are opaque from here on, those that came early too."""
+        self._enter(ClientConnection._hijacked, _NEVER)
+
+    def writable(self) -> None:
+        """The exchange takes bytes again."""
+        self._full = False
+        if self._body is not None:
+            self.deadline = self._door.now + self._door.timeouts.progress
+        self._pace()
+
+    def finished(self, *, keep: bool, request_ended: bool) -> None:
+        """The answer is complete. `keep`: the next request may come; else flush, and close."""
+        self.passage = None
+        self.forgive()
+        self._full = False
+        if self._done:
+            self._door.forget(self)
+        elif keep and not self.draining:
+            skip = not request_ended and self._body is not None
+            if not skip:
+                self._body = None
+            state = ClientConnection._skipping if skip else ClientConnection._head
+            self._enter(state, self._door.timeouts.idle)
+        elif request_ended and not self._held:
+            self._state = ClientConnection._drop
+            self.close()
+        else:
+            self._linger()
+
+    def cut(self, *, clean: bool) -> None:
+        """End the connection in mid-answer. Not `clean`: without TLS's farewell, where nothing else shows the cut."""
+        self.passage = None
+        self._state = ClientConnection._drop
+        if self._done:
+            self._door.forget(self)
+        elif clean:
+            self.close()
+        else:
+            self.transport.abort()
+
+    # --- what the door calls
+
+    def expired(self) -> None:
+        """The sweep found that the deadline has passed."""
+        self.deadline = _NEVER
+        passage = self.passage
+        if passage is None:
+            held = self._state is ClientConnection._head and self._reader.held
+            if held:
+                self._refuse(HeadError("the request's head did not arrive in time", 408))
+            else:
+                self.close()
+        elif self._state is not ClientConnection._reading_body:
+            self.passage = None
+            passage.abandoned()
+            self._door.forget(self)
+        elif not self._full:
+            passage.broken(HeadError("the request's body made no progress", 408))
+
+    def recheck(self) -> None:
+        """May this connection's stream go on?"""
+        if self.passage is not None:
+            self._door.handler.recheck(self.passage)
+
+    def drain(self) -> None:
+        """Close when idle, else after the current answer."""
+        self.draining = True
+        if self.passage is None and not self._reader.held:
+            self.close()
+
+    def abort(self) -> None:
+        """End now."""
+        passage, self.passage = self.passage, None
+        if passage is not None:
+            passage.abandoned()
+        self.transport.abort()
+
+    # --- the rest
+
+    def _enter(self, state: _State, patience: float) -> None:
+        """Change the state, and give it what was held. (Within `_input` nothing is held.)"""
+        self._state = state
+        self.deadline = self._door.now + patience
+        held, self._held = self._held, b""
+        self._pace()
+        if held:
+            self._input(held)
+
+    def _send(self, passage: Passage, data: bytes) -> None:
+        passage.request_bytes += len(data)
+        if passage.exchange is not None and not passage.exchange.send_data(data) and self.passage is passage:
+            self._full = True
+            self._pace()
+
+    def _body_done(self, passage: Passage) -> None:
+        self._body = None
+        self._state = ClientConnection._holding
+        self.deadline = _NEVER
+        passage.request_ended = True
+        if passage.exchange is not None:
+            passage.exchange.send_end()
+
+    def _pace(self) -> None:
+        """Read the socket, or do not: an exchange that is full and bytes that nobody takes yet both stop it."""
+        reading = not self._full and len(self._held) <= self._door.limits.held
+        if reading is not self._reading and not self.transport.is_closing():
+            self._reading = reading
+            if reading:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    def _refuse(self, refused: HeadError) -> None:
+        self.write(self._door.handler.refusal(self.peer, refused))
+        self._linger()
+
+    def _linger(self) -> None:
+        self._body, self._held = None, b""
+        self._state = ClientConnection._discarding
+        self.deadline = self._door.now + self._door.timeouts.linger
+        self._pace()
+
+    def _gone(self, *, clean: bool) -> None:
+        passage = self.passage
+        if passage is None:
+            return
+        if not (passage.hijacked and clean):
+            self.passage = None
+            self._state = ClientConnection._drop
+            passage.abandoned()
+        elif self._state is not ClientConnection._drop and passage.exchange is not None:
+            # The client's last bytes are still on their way upstream: end that direction, and wait a bounded time.
+            self._state = ClientConnection._drop
+            self.deadline = self._door.now + self._door.timeouts.flush
+            passage.request_ended = True
+            passage.exchange.send_end()
+
+
+_State: TypeAlias = Callable[[ClientConnection, bytes], bytes]

@@ -1,0 +1,47 @@
+"""Bounds and patience of the users' door, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tunnel.limits import KIB, HeadLimits
+
+
+@dataclass(frozen=True, slots=True)
+class DoorLimits:
+    """What one listener's connections may hold. Sizes are bytes."""
+
+    connections: int = 20_000
+    """25 kB each while idle, twice that after some traffic: about a gigabyte at most."""
+    held: int = 64 * KIB
+    """Of pipelined requests, and of what a client sends before its 101; then (one read later) its socket is paused."""
+    write_buffer: int = 64 * KIB
+    """The transport's high-water mark. A reader that has stopped holds this much, and its exchange's credit."""
+    discarded: int = 1024 * KIB
+    """What a client may still send after an answer that ended its connection; stopping earlier could lose that answer.
+    """
+    large_body: int = 64 * KIB
+    """A longer request body asks for an own link."""
+    head: HeadLimits = field(default_factory=HeadLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class DoorTimeouts:
+    """Seconds. One sweep a listener drives all but the handshake's."""
+
+    handshake: float = 10.0
+    head: float = 10.0
+    """From a head's first byte to its last (slowloris)."""
+    idle: float = 180.0
+    """Between requests. Longer than client-go's 90 s, so that it is the client who closes, and no request meets a
+    close.
+    """
+    progress: float = 60.0
+    """Without a byte of a request's body, while we are reading."""
+    linger: float = 2.0
+    flush: float = 10.0
+    """For the last bytes of a hijacked stream whose client has gone."""
+    recheck: float = 10.0
+    """How often a live stream's user is authenticated and authorised anew."""
+    sweep: float = 1.0
+    drain: float = 30.0

@@ -1,0 +1,159 @@
+"""Kulvert's own HTTP endpoints: health, metrics, version, and the list of clusters. An ordinary aiohttp application.
+
+The pipeline has authenticated whoever gets here, but for the public health paths; each handler authorises by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from auth.identity import Identity
+from gateway import status
+from gateway.failures import Refused
+from gateway.handover import Caller, caller_of
+from gateway.metrics import exposition
+from gateway.pipeline import Decide
+from gateway.registry import Cluster, ClusterRegistry
+
+API_VERSION = "kulvert.dev/v1alpha1"
+CLUSTERS = f"/apis/{API_VERSION}/clusters"
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_log = logging.getLogger(__name__)
+
+Check = Callable[[], str | None]
+"""A health check: None where all is well, else what is wrong, in words fit for anybody (the endpoint is public)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A cluster's agents, as the stub sees them."""
+
+    agents: int = 0
+    ready: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Management:
+    """What the endpoints show."""
+
+    registry: ClusterRegistry
+    grants: Decide
+    attached: Callable[[str], Attached]
+    metrics: CollectorRegistry
+    checks: Mapping[str, Check]
+    version: str
+    metrics_group: str = "kulvert:admins"
+
+    def application(self) -> web.Application:
+        """The application, for `web.AppRunner`. It answers every error as a Status."""
+        app = web.Application(middlewares=[_as_status])
+        for path in ("/healthz", "/livez"):
+            app.router.add_get(path, self._alive)
+        app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/version", self._version)
+        app.router.add_get(CLUSTERS, self._clusters)
+        return app
+
+    # --- health: public
+
+    async def _alive(self, request: web.Request) -> web.Response:
+        """This process answers: that is all a liveness probe may ask, or an outage elsewhere would restart it."""
+        return _health(request, {"ping": None})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        return _health(request, {"ping": None} | {name: check() for name, check in self.checks.items()})
+
+    # --- for authenticated users
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return _json({"kulvert": self.version})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if self.metrics_group not in _identity(request).groups:
+            raise Refused(status.FORBIDDEN, f"metrics are for group {self.metrics_group!r}")
+        return web.Response(body=exposition(self.metrics), headers={"Content-Type": METRICS_TYPE})
+
+    async def _clusters(self, request: web.Request) -> web.Response:
+        """The clusters that the caller may reach, and nobody else's."""
+        identity = _identity(request)
+        allowed = [c for c in self.registry.list() if self.grants.decide(identity, c.name).allowed]
+        items = [_shown(cluster, self.attached(cluster.name)) for cluster in allowed]
+        return _json({"apiVersion": API_VERSION, "kind": "ClusterList", "metadata": {}, "items": items})
+
+
+def _identity(request: web.Request) -> Identity:
+    identity = caller_of(request).identity
+    if identity is None:
+        raise Refused(status.UNAUTHENTICATED, "this path is not public")
+    return identity
+
+
+def _health(request: web.Request, checks: Mapping[str, str | None]) -> web.Response:
+    """As kube-apiserver writes it: `ok`, or a line for each check."""
+    failed = [name for name, problem in checks.items() if problem is not None]
+    code = 503 if failed else 200
+    if not failed and "verbose" not in request.query:
+        return web.Response(text="ok", status=code)
+    lines = [f"[+]{name} ok" if problem is None else f"[-]{name} failed: {problem}" for name, problem in checks.items()]
+    name = request.path.lstrip("/")
+    return web.Response(text="\n".join([*lines, f"{name} check {'failed' if failed else 'passed'}", ""]), status=code)
+
+
+def _shown(cluster: Cluster, attached: Attached) -> dict[str, object]:
+    return {
+        "metadata": {
+            "name": cluster.name,
+            "creationTimestamp": datetime.fromtimestamp(cluster.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "labels": dict(cluster.labels),
+        },
+        "status": {
+            "clusterId": cluster.uid or "",
+            "ready": attached.ready > 0,
+            "agents": attached.agents,
+            "readyAgents": attached.ready,
+            "message": attached.message,
+        },
+    }
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE), content_type="application/json")
+
+
+@web.middleware
+async def _as_status(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Failures leave as Status objects; what nobody planned is logged with its audit id, and tells the user no more."""
+    caller = caller_of(request)
+    try:
+        return await handler(request)
+    except Refused as refused:
+        return _refused(refused, caller)
+    except web.HTTPNotFound:
+        return _refused(Refused(status.PATH_NOT_FOUND), caller)
+    except web.HTTPException as error:
+        allow: Iterable[tuple[str, str]] = [("Allow", error.headers["Allow"])] if "Allow" in error.headers else []
+        body = status.status(
+            error.status, error.reason, f"Kulvert's gateway: {error.reason}", status.GATEWAY, caller.audit_id
+        )
+        return web.Response(body=body, status=error.status, headers=[("Content-Type", "application/json"), *allow])
+    except Exception:
+        _log.exception("the management API failed", extra={"audit_id": caller.audit_id})
+        return _refused(Refused(status.INTERNAL_ERROR), caller)
+
+
+def _refused(refused: Refused, caller: Caller) -> web.Response:
+    answer = refused.answer(caller.audit_id)
+    headers = [(name.decode(), value.decode()) for name, value in answer.headers]
+    return web.Response(body=answer.body, status=answer.code, headers=headers)

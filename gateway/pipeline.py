@@ -1,0 +1,287 @@
+"""What the gateway does with a request, top to bottom: this is the product.
+
+    route → authenticate → authorise → look the cluster up → build the upstream head → impersonate → open → audit
+
+Every step decides synchronously, from memory, and raises `Refused` where it cannot say yes: whatever is not established
+(identity, grant, header, audit) ends in a Kubernetes `Status`, never in a request that goes on without it.
+
+Who learns what: without credentials one learns nothing (401 everywhere, but for the public paths); without a grant one
+learns nothing about a cluster (403, whether it exists or not); with one, a name that does not exist is a 404.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from auth.authenticator import AuthenticationFailed
+from auth.decision import Decision
+from auth.identity import Credentials, Identity
+from auth.impersonation import requested_headers
+from gateway import failures, status
+from gateway.audittrail import AuditTrail
+from gateway.clusters import Clusters
+from gateway.credentials import authorization_of
+from gateway.failures import Refused
+from gateway.handover import Caller, Handover
+from gateway.metrics import Traffic
+from gateway.passage import Outcome, Passage
+from gateway.peer import Peer
+from gateway.registry import Cluster
+from gateway.requestinfo import RequestInfo, request_info
+from gateway.retry import may_retry
+from gateway.route import Route, Router, proxied_prefix
+from gateway.upstreamhead import sort_headers, upstream_headers
+from stub.errors import StubError
+from tunnel.block import MAX_LINES
+from tunnel.errors import ExchangeReset, HeadError, Reason
+from tunnel.head import FramingKind, RequestHead, render_response_head
+from tunnel.impersonate import ImpersonationRefused, Pairs
+from tunnel.ports import Headers, RequestBlock
+
+PUBLIC = frozenset((b"/healthz", b"/livez", b"/readyz"))
+"""All that is served without credentials."""
+UPGRADES = frozenset((b"spdy/3.1", b"websocket"))
+
+
+class Authenticate(Protocol):
+    """auth.chain.AuthenticatorChain."""
+
+    def authenticate(self, credentials: Credentials, now: float) -> Identity: ...
+
+
+class Decide(Protocol):
+    """auth.grants.Decisions, or whatever holds the newest of them."""
+
+    def decide(self, identity: Identity, cluster: str) -> Decision: ...
+
+
+class Names(Protocol):
+    """The part of gateway.registry.ClusterRegistry that a request reads."""
+
+    def get(self, name: str) -> Cluster | None: ...
+
+
+class Pipeline:
+    """Serves passages (gateway.door.Handler). `clock` measures, `wall` tells the time that credentials expire by."""
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        authenticator: Authenticate,
+        grants: Decide,
+        registry: Names,
+        clusters: Clusters,
+        management: Handover,
+        audit: AuditTrail,
+        traffic: Traffic,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        large_body: int,
+        on_bug: Callable[[BaseException], None],
+    ) -> None:
+        self._router = router
+        self._authenticator = authenticator
+        self._grants = grants
+        self._registry = registry
+        self._clusters = clusters
+        self._management = management
+        self._audit = audit
+        self._traffic = traffic
+        self._clock = clock
+        self._wall = wall
+        self._large_body = large_body
+        self._on_bug = on_bug
+        self.date = b""
+
+    # --- a request
+
+    def serve(self, passage: Passage) -> None:
+        """See gateway.door.Handler."""
+        self._traffic.in_flight += 1
+        passage.started, passage.received = self._clock(), self._wall()
+        passage.audit_id = self._audit.new_id()
+        try:
+            self._serve(passage)
+        except Refused as refused:
+            passage.reason = refused.detail or refused.failure.message
+            self._answer(passage, refused.answer(passage.audit_id))
+        except HeadError as refused:
+            passage.reason = str(refused)
+            self._answer(passage, failures.of_head(refused, passage.audit_id))
+        except Exception as error:
+            self._on_bug(error)
+            passage.bug()
+
+    def _serve(self, passage: Passage) -> None:
+        head = passage.head
+        route = passage.route = self._router.route(head.target, head.host or b"")
+        if route.cluster is None and head.path in PUBLIC and head.method in (b"GET", b"HEAD"):
+            passage.audited = False
+            return self._manage(passage, None)
+        self._check_audit()
+        identity = passage.identity = self._authenticate(head, passage.client.peer, passage.received)
+        if route.cluster is None:
+            return self._manage(passage, identity)
+        info = passage.info = _info(head, route)
+        decision = passage.decision = self._authorise(identity, route.cluster)
+        self._look_up(route.cluster)
+        passage.cluster = route.cluster
+        _check_upgrade(head)
+        passage.block = self._upstream(passage, route, info, identity, decision)
+        passage.allowed = True
+        return self._open(passage)
+
+    def _check_audit(self) -> None:
+        if not self._audit.ready():
+            raise Refused(status.AUDIT_UNAVAILABLE, retry_after=1)
+
+    def _authenticate(self, head: RequestHead, peer: Peer, now: float) -> Identity:
+        try:
+            return self._authenticator.authenticate(peer.credentials(authorization_of(head)), now)
+        except AuthenticationFailed as failed:
+            raise Refused(status.UNAUTHENTICATED, failed.reason) from None
+
+    def _authorise(self, identity: Identity, cluster: str) -> Decision:
+        decision = self._grants.decide(identity, cluster)
+        if not decision.allowed:
+            raise Refused(status.FORBIDDEN, decision.reason)
+        return decision
+
+    def _look_up(self, cluster: str) -> None:
+        if self._registry.get(cluster) is None:
+            raise Refused(status.CLUSTER_NOT_FOUND, cluster)
+
+    def _upstream(
+        self, passage: Passage, route: Route, info: RequestInfo, identity: Identity, decision: Decision
+    ) -> RequestBlock:
+        """The head for the cluster: from lists of what may pass, with the impersonation last."""
+        head = passage.head
+        proxied = passage.proxied = proxied_prefix(route.target) if info.subresource == "proxy" else b""
+        inbound = sort_headers(head, bool(proxied), cookies=not route.by_path)
+        as_whom = decision.headers
+        if inbound.impersonation:
+            as_whom = _requested(passage, identity, decision, inbound.impersonation)
+        headers = upstream_headers(
+            inbound.headers, head, passage.client.peer.address, passage.audit_id.encode("ascii"), as_whom
+        )
+        if len(headers) > MAX_LINES:  # the agent would end the link, and with it everybody's requests
+            raise HeadError("more headers and groups than the link takes", 431)
+        upgrade = head.upgrade is not None
+        long = info.is_long_running or upgrade or self._is_large(head)
+        return RequestBlock(head.method, route.target, headers, passage.request_ended, long, upgrade)
+
+    def _is_large(self, head: RequestHead) -> bool:
+        framing = head.framing
+        return framing.kind is FramingKind.CHUNKED or framing.length > self._large_body
+
+    def _open(self, passage: Passage) -> None:
+        assert passage.block is not None
+        passage.tries += 1
+        if passage.block.long:
+            self._traffic.long_running += passage.tries == 1
+        try:
+            exchange = self._clusters.open(passage.cluster, passage.block, passage)
+        except StubError as error:
+            raise failures.of_stub(error) from None
+        passage.opened(exchange)
+
+    def _manage(self, passage: Passage, identity: Identity | None) -> None:
+        """The management application takes this one request."""
+        head = passage.head
+        if head.upgrade is not None:
+            raise Refused(status.UPGRADE_REFUSED, "there is nothing to upgrade to at this path")
+        if any(name[:11] == b"impersonate" for name, _ in head.headers):
+            raise Refused(status.FORBIDDEN, "Kulvert's own API knows no impersonation: leave out --as")
+        passage.allowed = True
+        caller = Caller(identity, passage.client.peer.address, passage.audit_id)
+        passage.opened(self._management.open(head, caller, passage))
+
+    # --- what can happen to it later
+
+    def reset(self, passage: Passage, error: ExchangeReset) -> None:
+        """See gateway.passage.Owner."""
+        self._traffic.reset(error.hop, error.reason)
+        if may_retry(passage, error) and self._retry(passage):
+            return
+        passage.reason = error.message
+        self._answer(passage, failures.of_reset(error, passage.cluster, passage.audit_id))
+
+    def _retry(self, passage: Passage) -> bool:
+        try:
+            self._open(passage)
+        except Refused:
+            return False  # nobody else is there: the first failure is what its user should read
+        self._traffic.retries += 1
+        return True
+
+    def recheck(self, passage: Passage) -> None:
+        """A stream lives as long as its user may have it: see gateway.door.Handler."""
+        if passage.identity is None or passage.exchange is None:
+            return
+        try:
+            identity = self._authenticate(passage.head, passage.client.peer, self._wall())
+            if passage.cluster:
+                self._authorise(identity, passage.cluster)
+                self._look_up(passage.cluster)
+        except Refused as refused:
+            passage.fail(Reason.CANCELLED, refused.detail)
+
+    def began(self, passage: Passage) -> None:
+        """See gateway.passage.Owner."""
+        if passage.block is not None and passage.block.long:
+            self._audit.started(passage)
+
+    def ended(self, passage: Passage, outcome: Outcome) -> None:
+        """See gateway.passage.Owner."""
+        traffic, block = self._traffic, passage.block
+        traffic.in_flight -= 1
+        long = block is not None and block.long
+        if long and passage.tries:
+            traffic.long_running -= 1
+        if outcome is Outcome.CUT and passage.error is not None:
+            traffic.reset(passage.error.hop, passage.error.reason)
+            passage.reason = passage.error.message
+        seconds = self._clock() - passage.started
+        verb = passage.info.verb if passage.info is not None else passage.head.method.decode("ascii").lower()
+        traffic.count(passage.cluster, verb, passage.code, seconds, passage.request_bytes, passage.response_bytes, long)
+        if passage.audited:
+            self._audit.completed(passage)
+
+    def refusal(self, peer: Peer, refused: HeadError) -> bytes:
+        """See gateway.door.Handler."""
+        audit_id = self._audit.new_id()
+        answer = failures.of_head(refused, audit_id)
+        headers: Headers = [
+            *answer.headers,
+            (b"content-length", b"%d" % len(answer.body)),
+            (b"audit-id", audit_id.encode("ascii")),
+            (b"date", self.date),
+            (b"connection", b"close"),
+        ]
+        self._traffic.count("", "other", answer.code, 0.0, 0, len(answer.body), False)
+        return render_response_head(answer.code, b"", headers) + answer.body
+
+    def _answer(self, passage: Passage, answer: failures.Answer) -> None:
+        if passage.route is not None and status.needs_warning(passage.route.target.partition(b"?")[0]):
+            answer.warn()
+        passage.answer(answer.code, answer.headers, answer.body)
+
+
+def _info(head: RequestHead, route: Route) -> RequestInfo:
+    path, _, query = route.target.partition(b"?")
+    return request_info(head.method.decode("ascii"), path, query)
+
+
+def _check_upgrade(head: RequestHead) -> None:
+    if head.upgrade is not None and head.upgrade not in UPGRADES:
+        raise Refused(status.UPGRADE_REFUSED, "to a protocol that Kubernetes does not use")
+
+
+def _requested(passage: Passage, identity: Identity, decision: Decision, asked: Headers) -> Pairs:
+    try:
+        passage.impersonated, headers = requested_headers(identity, decision, asked)
+    except ImpersonationRefused as refused:
+        raise Refused(status.FORBIDDEN, str(refused)) from None
+    return headers

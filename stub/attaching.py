@@ -1,0 +1,200 @@
+"""One connection from its first byte until it is a link: challenge, hello, proof, welcome (docs/protocol.md, 3)."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from stub.authority import AgentAuthority
+from stub.session import Session, info_of
+from stub.sessions import Sessions
+from tunnel import proof
+from tunnel.adapter import LinkConnection
+from tunnel.errors import ProtocolError
+from tunnel.frames import CONTROL, HEADER_SIZE, FrameReader, encode
+from tunnel.handshake import VERSIONS, Challenge, Hello, Refused, Welcome
+from tunnel.limits import LinkLimits, Timing
+from tunnel.messages import parse_message
+from tunnel.stubmux import StubMux
+
+log = structlog.get_logger("kulvert.stub")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What every connection of the agents' door needs. `names` are those that agents may dial; empty: any."""
+
+    authority: AgentAuthority
+    sessions: Sessions
+    server: str
+    epoch: int
+    limits: LinkLimits = field(default_factory=LinkLimits)
+    timing: Timing = field(default_factory=Timing)
+    names: frozenset[str] = frozenset()
+    max_links: int = 10_000
+    clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    randomness: Callable[[int], bytes] = secrets.token_bytes
+
+
+class Attaching:
+    """The greeter of one connection."""
+
+    def __init__(self, setting: Attachment) -> None:
+        self._setting = setting
+        self._on_done: Callable[[], None] = lambda: None
+        self._done = False
+        self._reader = FrameReader(setting.limits.hello_bytes)
+        self._challenge = Challenge(proof.encode(setting.randomness(32)), VERSIONS, setting.epoch, setting.server)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._received = 0
+
+    def begin(self, connection: LinkConnection, on_done: Callable[[], None]) -> None:
+        """End the connection where hello is not complete in time. `on_done` is called once: it is a link, or gone."""
+        self._on_done = on_done
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(self._setting.timing.hello, connection.abort, "no hello in time")
+
+    def on_open(self, connection: LinkConnection) -> None:
+        connection.send(encode(CONTROL, payload=self._challenge.encode()))
+
+    def on_bytes(self, connection: LinkConnection, data: bytes) -> None:
+        self._received += len(data)
+        if self._done or self._received > self._setting.limits.hello_bytes + HEADER_SIZE:
+            raise ProtocolError("more than hello before the welcome")
+        frames = self._reader.feed(data)
+        if not frames:
+            return
+        if frames[0].type != CONTROL or self._received > HEADER_SIZE + len(frames[0].payload):
+            raise ProtocolError("something else than hello before the welcome")
+        hello = Hello.parse(parse_message(frames[0].payload, self._setting.limits.hello_bytes))
+        try:
+            self._accept(connection, hello)
+        except Refused as refused:
+            log.warning("agent refused", reason=refused.reason, message=refused.message, cluster=hello.cluster)
+            connection.send(encode(CONTROL, payload=refused.encode()))
+            connection.end(refused.message)
+
+    def on_lost(self, connection: LinkConnection, reason: str) -> None:
+        self._finish()
+
+    def _finish(self) -> None:
+        if not self._done:
+            self._done = True
+            self._on_done()
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _accept(self, connection: LinkConnection, hello: Hello) -> None:
+        if hello.version not in VERSIONS:
+            raise Refused("version", f"this server speaks the versions {VERSIONS} of the link protocol")
+        if self._setting.names and hello.name not in self._setting.names:
+            raise Refused("name", f"this server is not known as {hello.name!r}")
+        if hello.link == "own":
+            self._accept_own(connection, hello)
+        else:
+            self._accept_shared(connection, hello)
+
+    # --- own links
+
+    def _accept_own(self, connection: LinkConnection, hello: Hello) -> None:
+        session = self._setting.sessions.get(hello.session)
+        if session is None:
+            raise Refused("session", "this server has no such session")
+        challenge = self._challenge
+        args = (challenge.nonce, hello.nonce, challenge.epoch, challenge.server, hello.name)
+        expected = proof.own(session.secret, *args, hello.session, hello.link_id)
+        if not proof.matches(expected, hello.proof):
+            raise Refused("proof", "the proof of this own link is wrong")
+        why = session.refuses(hello.link_id)
+        if why:
+            raise Refused("link", why)
+        self._finish()
+        connection.send(encode(CONTROL, payload=Welcome(hello.version).encode()))
+        session.attach_own(hello.link_id, connection)
+
+    # --- shared links
+
+    def _accept_shared(self, connection: LinkConnection, hello: Hello) -> None:
+        self._check_proof(hello)
+        if self._setting.sessions.draining:
+            raise Refused("draining", "this server is shutting down")
+        why = self._setting.authority.admit(hello.cluster, hello.cluster_id)
+        if why:
+            raise Refused("cluster", why)
+        self._supersede(hello)
+        self._finish()
+        session = self._make_session(hello, connection)
+        welcome = Welcome(
+            hello.version,
+            session.id,
+            proof.encode(session.secret),
+            self._setting.limits.shared_credit,
+            session.mux.max_exchanges,
+        )
+        connection.send(encode(CONTROL, payload=welcome.encode()))
+        self._attach(session, connection)
+
+    def _check_proof(self, hello: Hello) -> None:
+        known = self._setting.authority.join_key(hello.token)
+        challenge = self._challenge
+        expected = proof.shared(
+            known.key if known else self._setting.randomness(32),
+            *(challenge.nonce, hello.nonce, challenge.epoch, challenge.server),
+            *(hello.name, hello.cluster, hello.cluster_id, hello.instance),
+        )
+        if not proof.matches(expected, hello.proof) or known is None:
+            raise Refused("token", "the join token is unknown, or its proof is wrong: make a new one")
+        if known.expires <= self._setting.wall():
+            raise Refused("token", "the join token has expired: make a new one")
+        if known.cluster != hello.cluster:
+            raise Refused("token", f"the join token is not for cluster {hello.cluster!r}")
+
+    def _supersede(self, hello: Hello) -> None:
+        old = self._setting.sessions.get(hello.supersedes) if hello.supersedes else None
+        if old is None or old.info.cluster != hello.cluster:
+            return
+        expected = proof.supersede(old.secret, self._challenge.nonce, hello.nonce, old.id)
+        if proof.matches(expected, hello.supersedes_proof):
+            old.mux.close("the agent has attached anew")
+            self._setting.sessions.remove(old)
+
+    def _make_session(self, hello: Hello, connection: LinkConnection) -> Session:
+        setting = self._setting
+        mux = StubMux(
+            epoch=setting.epoch,
+            max_exchanges=min(hello.exchanges, setting.limits.exchanges),
+            peer_credit=hello.credit,
+            clock=setting.clock,
+            limits=setting.limits,
+            timing=setting.timing,
+            on_message=lambda message: session.on_message(message),
+            on_bug=_tell_bug,
+        )
+        links = min(hello.links, setting.max_links)
+        session: Session = Session(
+            setting.randomness(16).hex(), setting.randomness(32), info_of(hello, connection), mux, links
+        )
+        return session
+
+    def _attach(self, session: Session, connection: LinkConnection) -> None:
+        mux, sessions = session.mux, self._setting.sessions
+
+        def detached(_link: object, reason: str) -> None:
+            mux.detach(mux.shared, reason)
+            sessions.remove(session)
+            log.info("agent detached", cluster=session.info.cluster, agent=session.info.agent, reason=reason)
+
+        connection.attach(mux.shared, detached, session.crowded)
+        sessions.add(session)
+        mux.ping()
+        log.info("agent attached", cluster=session.info.cluster, agent=session.info.agent, address=session.info.address)
+
+
+def _tell_bug(_exchange: object, error: BaseException) -> None:
+    log.error("internal error in an exchange", exc_info=error)

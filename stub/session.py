@@ -1,0 +1,117 @@
+"""A session: one agent process, attached over its shared link, with as many own links as it has dialled."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunnel.adapter import LinkConnection
+from tunnel.errors import ExchangeReset, Hop, Reason
+from tunnel.handshake import Hello
+from tunnel.link import Link
+from tunnel.messages import Message, number, text
+from tunnel.ports import Exchange, RequestBlock, ResponseSink
+from tunnel.stubmux import StubMux
+
+REMEMBERED_LINKS = 10_000
+CROWD = 2
+"""From this many exchanges on, waiting for the end of the loop's turn saves more than it delays."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentInfo:
+    """Who is at the other end."""
+
+    cluster: str
+    cluster_id: str
+    agent: str
+    instance: str
+    software: str
+    address: str
+
+
+@dataclass(slots=True)
+class Health:
+    """What the agent last said of its API server."""
+
+    ready: bool = True
+    message: str = "not reported yet"
+    latency_ms: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """Made once the agent has proved who it is. `secret` proves that own links and a successor are the same agent's."""
+
+    id: str
+    secret: bytes = field(repr=False)
+    info: AgentInfo
+    mux: StubMux
+    max_links: int
+    health: Health = field(default_factory=Health)
+    draining: bool = False
+    _seen_links: OrderedDict[int, None] = field(default_factory=OrderedDict, repr=False)
+
+    def open(self, head: RequestBlock, sink: ResponseSink) -> Exchange:
+        """A new exchange with this agent."""
+        return self.mux.open(head, sink)
+
+    @property
+    def available(self) -> bool:
+        """Whether new exchanges may be given to it at all."""
+        mux = self.mux
+        return not (
+            self.draining or mux.suspect or mux.closed_reason is not None or len(mux.exchanges) >= mux.max_exchanges
+        )
+
+    @property
+    def load(self) -> int:
+        """Exchanges under way."""
+        return len(self.mux.exchanges)
+
+    def crowded(self) -> bool:
+        """Whether a write should wait for the end of the loop's turn."""
+        return len(self.mux.exchanges) > CROWD
+
+    def refuses(self, link_id: int) -> str:
+        """Why an own link with this id is not taken, or ""."""
+        if link_id in self._seen_links:
+            return "this linkId was used before"
+        if len(self.mux.own_links) >= self.max_links:
+            return "there are as many own links as were announced"
+        return ""
+
+    def attach_own(self, link_id: int, connection: LinkConnection) -> None:
+        """A further connection, which the session does not refuse, becomes an own link."""
+        self._seen_links[link_id] = None
+        if len(self._seen_links) > REMEMBERED_LINKS:
+            self._seen_links.popitem(last=False)
+        link = Link(self.mux, own=True, link_id=link_id, limits=self.mux.limits)
+        connection.attach(link, self.mux.detach, _never)
+        self.mux.attach(link)
+
+    def on_message(self, message: Message) -> None:
+        """A control message of the agent's."""
+        if message["kind"] == "health":
+            ready = message.get("ready") is True
+            self.health = Health(ready, text(message, "message", 1024, ""), number(message, "latencyMs", 0, 10**7, 0))
+        elif message["kind"] == "drain":
+            self._drained(number(message, "last"))
+
+    def _drained(self, last: int) -> None:
+        """The agent shuts down: what it did not accept may go elsewhere, the rest finishes."""
+        self.draining = True
+        for exchange in [e for e in self.mux.exchanges.values() if e.id > last]:
+            exchange.fail(ExchangeReset(Hop.AGENT, Reason.DRAINING, "the agent is shutting down; not processed"))
+
+
+def info_of(hello: Hello, connection: LinkConnection) -> AgentInfo:
+    """What a hello and its connection tell of an agent."""
+    peer: Any = connection.transport.get_extra_info("peername") if connection.transport else None
+    address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+    return AgentInfo(hello.cluster, hello.cluster_id, hello.agent, hello.instance, hello.software, address)
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,137 @@
+"""Readers that have stopped reading: two hundred of them hold what the limits say, and nobody waits for them.
+
+One slow reader of `logs -f` that stalls everybody is the most reported defect of gateways with one shared connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.limits import DoorLimits
+from tests.support.cluster import Cluster
+from tests.support.cluster_api import until
+from tests.support.cluster_helpers import create_pod, delete_pod
+from tests.support.https import Https, User
+from tests.support.platform import Platform, Usage
+from tunnel.limits import KIB, MIB, LinkLimits
+
+READERS = 200
+RECEIVE = 4 * KIB
+"""The clients' socket buffers: they stall early."""
+OUTPUT = 4 * MIB
+LOG = "/clusters/alpha/api/v1/namespaces/default/pods/talker/log?follow=true"
+
+LIMITS = LinkLimits()
+TLS = 64 * KIB
+"""What uvloop and OpenSSL hold for one TLS connection that has seen a full record in each direction, and no backlog."""
+READ = 256 * KIB
+"""uvloop's high-water mark for what it has decrypted, and its protocol has not taken."""
+SERVER = (
+    LIMITS.own_credit  # what the agent may have sent, and the client has not taken
+    + DoorLimits().write_buffer + LIMITS.frame_payload  # the client's transport, and the write that filled it
+    + 2 * TLS + READ  # the client's connection, and the own link
+)  # fmt: skip
+AGENT = (
+    LIMITS.send_queue + READ  # the exchange's queue, and the read that filled it
+    + LIMITS.transport_buffer + LIMITS.frame_payload  # the own link's transport
+    + 2 * TLS + READ  # the own link, and the API server's connection
+)  # fmt: skip
+SLACK = 32 * MIB
+"""The processes' own growth (allocator, imports on first use), whatever the number of readers."""
+
+
+@pytest.fixture
+async def talker(own_platform: Platform, cluster_a: Cluster) -> AsyncIterator[Platform]:
+    """A pod that will say plenty, and an agent."""
+    await own_platform.start_agent(cluster_a)
+    await create_pod(cluster_a, "talker")
+    cluster_a.log_file("default", "talker").write_bytes(b"begin\n")
+    yield own_platform
+    await delete_pod(cluster_a, "talker")
+
+
+async def measure(connection: Https, seconds: float) -> list[float]:
+    """GETs, one after the other; each has to succeed. Their times, sorted."""
+    times = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        answer = await connection.ask("GET", "/clusters/alpha/api/v1/namespaces/default")
+        assert answer.status == 200
+        times.append(answer.seconds)
+        await asyncio.sleep(0.005)
+    return sorted(times)
+
+
+async def stalled(admin: User) -> Https:
+    """A reader that has read the beginning, and then stops."""
+    reader = await admin.connect(receive=RECEIVE)
+    reader.say("GET", LOG)
+    assert (await reader.head())[0] == 200
+    return reader
+
+
+async def test_two_hundred_stalled_readers_hold_a_bounded_memory_and_delay_nobody(
+    talker: Platform, cluster_a: Cluster
+) -> None:
+    admin = User(talker)
+    server, agent = talker.server().pid, talker.agent("alpha").pid
+    asking = await admin.connect()
+    before_times = await measure(asking, 1.5)
+    before = Usage.of(server), Usage.of(agent)
+    readers: list[Https] = []
+    for _ in range(READERS // 20):
+        readers += await asyncio.gather(*(stalled(admin) for _ in range(20)))
+    attached = Usage.of(server), Usage.of(agent)
+    with cluster_a.log_file("default", "talker").open("ab") as log:
+        for _ in range(OUTPUT // MIB):
+            log.write(b"x" * 1023 * KIB + b"\n" * KIB)
+    flood = await measure(asking, 4.0)
+    await _settled(server, agent)
+    during = await measure(asking, 2.0)
+    after = Usage.of(server), Usage.of(agent)
+    print(f"GET p50/p99 ms: before {_shown(before_times)}, flood {_shown(flood)}, stalled {_shown(during)}")
+    for name, bound, *used in zip(("server", "agent"), (SERVER, AGENT), before, attached, after, strict=True):
+        rss = [one.rss / MIB for one in used]
+        each = (used[2].rss - used[0].rss) / READERS / KIB
+        print(f"{name}: RSS MiB {rss}, each reader {each:.0f} KiB of {bound // KIB}")
+    for name, bound, one, other in zip(("server", "agent"), (SERVER, AGENT), before, after, strict=True):
+        grown = other.rss - one.rss
+        assert grown < READERS * bound + SLACK, f"{name}: {grown / MIB:.0f} MiB"
+    assert len(flood) > 50
+    assert flood[int(len(flood) * 0.99)] < 1.0
+    assert during[int(len(during) * 0.99)] < max(0.1, 5 * before_times[int(len(before_times) * 0.99)])
+    for reader in readers:
+        async with reader:
+            pass
+    await _back(server, before[0].fds, agent, before[1].fds)
+    assert (await asking.ask("GET", "/clusters/alpha/version")).status == 200
+    async with asking:
+        pass
+
+
+def _shown(times: list[float]) -> str:
+    return f"{times[len(times) // 2] * 1e3:.1f}/{times[int(len(times) * 0.99)] * 1e3:.1f} ({len(times)})"
+
+
+async def _settled(*pids: int) -> None:
+    """Nothing flows any more: the processes have nothing to do."""
+
+    async def idle() -> bool:
+        first = [Usage.of(pid).cpu for pid in pids]
+        await asyncio.sleep(0.3)
+        return all(Usage.of(pid).cpu - one < 0.1 for pid, one in zip(pids, first, strict=True))
+
+    await until(idle, "the flow to stop", 20)
+
+
+async def _back(server: int, server_fds: int, agent: int, agent_fds: int) -> None:
+    """Descriptors are back where they were; own links beyond the warm ones may stay for 10 s."""
+
+    async def back() -> bool:
+        return Usage.of(server).fds <= server_fds + 1 and Usage.of(agent).fds <= agent_fds + 1
+
+    await until(back, "descriptors to be closed", 15)

@@ -1,0 +1,425 @@
+"""What the gateway decides about a request, seen from its client: who learns what, and what each failure looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gateway.limits import DoorLimits
+from gateway.registry import Cluster
+from stub.errors import Draining, NoAgent, SessionOverloaded, StubError
+from tests.gateway.answers import read
+from tests.gateway.gate import Gate, gate, settle
+from tests.gateway.wire import FakeExchange, Wire
+from tunnel.errors import Hop, Reason
+
+
+def get(target: bytes, token: bytes = b"alice", method: bytes = b"GET", more: bytes = b"") -> bytes:
+    who = b"Authorization: Bearer " + token + b"\r\n" if token else b""
+    return method + b" " + target + b" HTTP/1.1\r\nHost: gateway\r\n" + who + more + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "token", "status"),
+    [
+        # Without credentials one learns nothing, whatever exists
+        (b"/clusters/a/api", b"", 401),
+        (b"/clusters/nowhere/api", b"", 401),
+        (b"/clusters/a/api", b"bad", 401),
+        (b"/clusters/a/healthz", b"", 401),
+        (b"/metrics", b"", 401),
+        (b"/version", b"", 401),
+        (b"/nowhere", b"", 401),
+        (b"/", b"", 401),
+        (b"/clusters", b"", 401),
+        (b"/apis/kulvert.dev/v1alpha1/clusters", b"", 401),
+        (b"/healthz/x", b"", 401),
+        (b"/readyz?verbose", b"", 200),
+        # Without a grant, nothing about clusters
+        (b"/clusters/other/api", b"alice", 403),
+        (b"/clusters/nowhere/api", b"alice", 403),
+        (b"/clusters/a/api", b"alice+ops", 403),
+        # With one, a name that does not exist is told
+        (b"/clusters/gone/api", b"alice", 404),
+        (b"/clusters/ghost-7/api", b"alice", 404),
+        (b"/nowhere", b"alice", 404),
+        (b"/clusters", b"alice", 404),
+    ],
+)
+async def test_who_learns_what(target: bytes, token: bytes, status: int) -> None:
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(target, token))
+        await settle()
+        (got,) = read(wire.take())
+        assert got.status == status
+        assert not g.clusters.opened
+        if status != 200:
+            assert got.json["code"] == status
+            assert got.headers["content-type"] == "application/json"
+            assert got.hop == "gateway"
+            assert got.headers["audit-id"] in got.body.decode()
+
+
+async def test_the_refused_learn_the_same_about_clusters_that_exist_and_that_do_not() -> None:
+    async with gate() as g:
+        texts = []
+        for name in (b"a", b"x"):
+            wire = g.connect()
+            wire.send(get(b"/clusters/" + name + b"/api", b"eve+nobody"))
+            texts.append(read(wire.take())[0].message.replace(f"'{name.decode()}'", "X"))
+        assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "retry_after"),
+    [
+        (NoAgent("a", "no agent"), 503, None),
+        (SessionOverloaded("a", "full"), 429, "1"),
+        (Draining("a", "going"), 503, "1"),
+        (StubError("a", "other"), 503, "1"),
+    ],
+)
+async def test_what_the_stub_refuses_never_left_it(refusal: StubError, status: int, retry_after: str | None) -> None:
+    async with gate() as g:
+        g.clusters.refuse.append(refusal)
+        wire = g.connect()
+        wire.send(get(b"/clusters/a/api") + get(b"/clusters/a/api"))
+        g.clusters.last.respond(200, body=b"next")
+        await settle()
+        got, after = read(wire.take(), "GET", "GET")
+        assert (got.status, got.headers.get("retry-after"), after.body) == (status, retry_after, b"next")
+
+
+@pytest.mark.parametrize(
+    ("hop", "reason", "status", "words"),
+    [
+        (Hop.STUB, Reason.LINK_LOST, 502, "lost in mid-request; whether the request took effect is unknown"),
+        (Hop.STUB, Reason.UNACKNOWLEDGED, 504, "unknown"),
+        (Hop.AGENT, Reason.UNREACHABLE, 503, "cannot reach its API server"),
+        (Hop.AGENT, Reason.TLS, 503, "cannot reach its API server"),
+        (Hop.APISERVER, Reason.TIMEOUT, 504, "did not answer in time"),
+        (Hop.APISERVER, Reason.BAD_RESPONSE, 502, "malformed"),
+        (Hop.APISERVER, Reason.UPSTREAM_CLOSED, 502, "broke off"),
+        (Hop.AGENT, Reason.REFUSED_HEAD, 403, "its own policy"),
+        (Hop.AGENT, Reason.PROTECTED_IDENTITY, 403, "its own policy"),
+        (Hop.AGENT, Reason.OVERLOADED, 429, "at once"),
+        (Hop.AGENT, Reason.DRAINING, 503, "shutting down"),
+        (Hop.AGENT, Reason.STALE_EPOCH, 503, "try again"),
+        (Hop.AGENT, Reason.TOO_LARGE, 413, "body"),
+        (Hop.AGENT, Reason.INTERNAL, 500, "audit id"),
+    ],
+)
+async def test_each_reset_before_an_answer_is_a_status(hop: Hop, reason: Reason, status: int, words: str) -> None:
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(b"/clusters/a/api/v1/pods", method=b"POST", more=b"Content-Length: 0\r\n"))
+        g.clusters.last.reset(hop, reason, "the detail")
+        await settle()
+        (got,) = read(wire.take(), "POST")
+        assert got.status == status
+        assert words in got.message
+        assert got.hop == hop.name.lower()
+        assert "retry-after" not in got.headers  # the head may have arrived, and client-go would repeat it
+        assert not wire.closed
+        assert g.traffic.resets == {(hop, reason): 1}
+
+
+# --- retries
+
+LOST = (Reason.LINK_LOST, Reason.UNACKNOWLEDGED, Reason.DRAINING, Reason.STALE_EPOCH)
+
+
+@pytest.mark.parametrize("reason", LOST)
+@pytest.mark.parametrize("target", [b"/api/v1/pods", b"/api/v1/namespaces/n/pods/p"])
+async def test_a_read_is_sent_once_more(target: bytes, reason: Reason) -> None:
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(b"/clusters/a" + target))
+        first = g.clusters.last
+        first.reset(Hop.STUB, reason)
+        assert len(g.clusters.opened) == 2
+        assert g.clusters.last.head is first.head
+        g.clusters.last.respond(200, body=b"second")
+        await settle()
+        assert read(wire.take())[0].body == b"second"
+        assert g.traffic.retries == 1
+
+
+async def test_a_read_is_not_sent_a_third_time() -> None:
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(b"/clusters/a/api/v1/pods"))
+        for _ in range(2):
+            g.clusters.last.reset(Hop.STUB, Reason.LINK_LOST)
+        await settle()
+        assert len(g.clusters.opened) == 2
+        assert read(wire.take())[0].status == 502
+
+
+async def test_without_another_agent_the_first_failure_is_told() -> None:
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(b"/clusters/a/api/v1/pods"))
+        g.clusters.refuse.append(NoAgent("a", "none"))
+        g.clusters.last.reset(Hop.STUB, Reason.LINK_LOST)
+        await settle()
+        assert read(wire.take())[0].status == 502
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "more", "reason"),
+    [
+        (b"/api/v1/pods", b"POST", b"Content-Length: 0\r\n", Reason.LINK_LOST),
+        (b"/api/v1/pods/p", b"DELETE", b"", Reason.LINK_LOST),
+        (b"/api/v1/pods?watch=1", b"GET", b"", Reason.LINK_LOST),
+        (b"/api/v1/namespaces/n/pods/p/log", b"GET", b"", Reason.LINK_LOST),
+        (b"/api/v1/namespaces/n/services/s/proxy/", b"GET", b"", Reason.LINK_LOST),
+        (
+            b"/api/v1/namespaces/n/pods/p/exec",
+            b"GET",
+            b"Connection: upgrade\r\nUpgrade: websocket\r\n",
+            Reason.LINK_LOST,
+        ),
+        (b"/api/v1/pods", b"GET", b"", Reason.UPSTREAM_CLOSED),
+    ],
+)
+async def test_nothing_else_is_sent_again(target: bytes, method: bytes, more: bytes, reason: Reason) -> None:
+    async with gate() as g:
+        g.connect().send(get(b"/clusters/a" + target, method=method, more=more))
+        g.clusters.last.reset(Hop.STUB, reason)
+        await settle()
+        assert len(g.clusters.opened) == 1
+
+
+async def test_nothing_is_sent_again_after_an_answer_has_begun() -> None:
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(b"/clusters/a/api/v1/pods"))
+        g.clusters.last.begin(200)
+        g.clusters.last.reset(Hop.STUB, Reason.LINK_LOST)
+        await settle()
+        assert len(g.clusters.opened) == 1
+        assert wire.closed
+
+
+# --- upgrades and long requests
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"TLS/1.0", b"websocket2", b"spdy/2"])
+async def test_other_upgrades_are_refused(protocol: bytes) -> None:
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(b"/clusters/a/api/v1/pods", more=b"Connection: upgrade\r\nUpgrade: " + protocol + b"\r\n"))
+        await settle()
+        (got,) = read(wire.take())
+        assert (got.status, got.headers["connection"]) == (400, "close")
+        assert not g.clusters.opened
+        g.pass_time(3.0)
+        assert wire.closed
+
+
+@pytest.mark.parametrize("target", [b"/healthz", b"/version", b"/nowhere"])
+async def test_management_upgrades_nothing(target: bytes) -> None:
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(target, more=b"Connection: upgrade\r\nUpgrade: websocket\r\n"))
+        await settle()
+        assert read(wire.take())[0].status == 400
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "long"),
+    [
+        (b"/api/v1/pods", b"", False),
+        (b"/api/v1/pods?watch=true", b"", True),
+        (b"/api/v1/namespaces/n/pods/p/log?follow=true", b"", True),
+        (b"/api/v1/namespaces/n/services/s/proxy/", b"", True),
+        (b"/api/v1/pods", b"Content-Length: 65536\r\n", False),
+        (b"/api/v1/pods", b"Content-Length: 65537\r\n", True),
+        (b"/api/v1/pods", b"Transfer-Encoding: chunked\r\n", True),
+        (b"/api/v1/namespaces/n/pods/p/exec", b"Connection: upgrade\r\nUpgrade: spdy/3.1\r\n", True),
+    ],
+)
+async def test_what_is_long_asks_for_a_link_of_its_own(target: bytes, more: bytes, long: bool) -> None:
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(b"/clusters/a" + target, more=more))
+        assert g.clusters.last.head.long is long
+        assert g.traffic.long_running == long
+        wire.lose()
+        assert g.traffic.long_running == 0
+
+
+async def test_the_path_goes_on_byte_for_byte() -> None:
+    target = b"/apis/x/v1/namespaces/n/things/system:a%20b?labelSelector=a%3Db&x=%2e%2e//&&;"
+    async with gate() as g:
+        g.connect().send(get(b"/clusters/a" + target))
+        assert g.clusters.last.head.target == target
+
+
+# --- streams whose user may not have them any more
+
+
+def revoke(g: Gate) -> None:
+    g.tokens.revoked.add("alice")
+    g.chain.clear()
+
+
+def remove(g: Gate) -> None:
+    g.names.remove("a")
+
+
+def expire(g: Gate) -> None:
+    g.time[0] += 3600
+
+
+@pytest.mark.parametrize("change", [revoke, remove])
+async def test_a_stream_ends_soon_after_its_user_may_not_have_it(change: Callable[[Gate], None]) -> None:
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(b"/clusters/a/api/v1/pods?watch=1"))
+        exchange = g.clusters.last
+        exchange.begin(200)
+        g.pass_time(15.0)
+        assert exchange.cancelled is None
+        change(g)
+        g.pass_time(15.0)
+        assert exchange.cancelled is not None
+        await settle()
+        assert wire.closed
+        assert not wire.received.endswith(b"\r\n0\r\n\r\n")
+
+
+# --- audit, metrics, secrets
+
+
+async def test_every_request_is_audited_once_and_a_stream_when_it_begins_too() -> None:
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(
+            get(b"/clusters/a/api/v1/namespaces/n/pods/p") + get(b"/clusters/nowhere/api", b"bad") + get(b"/version")
+        )
+        g.clusters.last.respond(200, body=b"hello")
+        await settle()
+        wire.send(get(b"/clusters/b/api/v1/pods?watch=1") + get(b"/healthz"))
+        g.clusters.last.begin(200)
+        assert g.audit.events[-1]["stage"] == "ResponseStarted"
+        g.clusters.last.sink.on_end([])
+        await settle()
+        first, second, third, started, fourth = g.audit.events
+        assert (first["verb"], first["user"]["username"], first["responseStatus"]["code"]) == ("get", "alice", 200)
+        assert first["annotations"]["kulvert.dev/bytes-sent"] == "5"
+        assert first["annotations"]["kulvert.dev/cluster"] == "a"
+        assert first["annotations"]["kulvert.dev/rule"] == "devs"
+        assert (second["user"], second["responseStatus"]["code"]) == ({}, 401)
+        assert second["annotations"]["kulvert.dev/decision"] == "forbid"
+        assert (third["requestURI"], third["responseStatus"]["code"]) == ("/version", 200)
+        assert started["auditID"] == fourth["auditID"]
+        assert (fourth["verb"], fourth["stage"]) == ("watch", "ResponseComplete")
+
+
+async def test_where_nothing_can_be_audited_nothing_goes_through() -> None:
+    async with gate() as g:
+        g.audit.broken = True
+        wire = g.connect()
+        wire.send(get(b"/clusters/a/api/v1/pods"))
+        g.clusters.last.respond(200, body=b"was under way")
+        await settle()
+        wire.send(get(b"/clusters/a/api/v1/pods") + get(b"/version") + get(b"/healthz"))
+        await settle()
+        assert [got.status for got in read(wire.take(), *["GET"] * 4)] == [200, 503, 503, 200]
+        assert len(g.clusters.opened) == 1
+        g.audit.broken = False
+        g.pass_time(2.0)
+        wire.send(get(b"/clusters/a/api/v1/pods"))
+        assert len(g.clusters.opened) == 2
+
+
+def unanswered(_: FakeExchange, wire: Wire) -> None:
+    wire.lose()
+
+
+def answered(exchange: FakeExchange, _: Wire) -> None:
+    exchange.respond(200, body=b"x")
+
+
+def failed(exchange: FakeExchange, _: Wire) -> None:
+    exchange.reset(Hop.AGENT, Reason.UNREACHABLE, "connection refused")
+
+
+def cut(exchange: FakeExchange, _: Wire) -> None:
+    exchange.begin(200)
+    exchange.reset(Hop.STUB, Reason.LINK_LOST)
+
+
+@pytest.mark.parametrize("end", [unanswered, answered, failed, cut])
+async def test_what_is_in_flight_comes_back_to_zero(end: Callable[[FakeExchange, Wire], None]) -> None:
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(b"/clusters/a/api/v1/pods?watch=1"))
+        assert (g.traffic.in_flight, g.traffic.long_running) == (1, 1)
+        end(g.clusters.last, wire)
+        assert (g.traffic.in_flight, g.traffic.long_running) == (0, 0)
+        assert sum(series.count for series in g.traffic.series.values()) == 1
+
+
+SECRETS = (b"s3cr3t-token", b"s3cr3t-cookie", b"s3cr3t-query", b"s3cr3t-basic", b"czNjcjN0LXNvY2tldA")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        get(b"/clusters/a/api/v1/pods?token=s3cr3t-query", b"s3cr3t-token", more=b"Cookie: s3cr3t-cookie\r\n"),
+        get(b"/clusters/a/api/v1/pods?token=s3cr3t-query", b"bad-s3cr3t-token", more=b"Cookie: s3cr3t-cookie\r\n"),
+        get(b"/clusters/a/..?token=s3cr3t-query", b"s3cr3t-token"),
+        get(b"/nowhere?token=s3cr3t-query", b"root"),
+        get(b"/clusters/a/api/v1/pods", b"", more=b"Authorization: Basic s3cr3t-basic\r\n"),
+        get(b"/clusters/a/api/v1/pods", b"", more=b"Authorization: Bearer s3cr3t-token with spaces\r\n"),
+        get(b"/clusters/a/api/v1/pods", b"s3cr3t-token", more=b"Content-Length: x\r\n"),
+        get(
+            b"/clusters/a/api/v1/namespaces/n/pods/p/exec", b"",
+            more=b"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: x, "
+            b"base64url.bearer.authorization.k8s.io.czNjcjN0LXNvY2tldA\r\n",
+        ),
+    ],
+)  # fmt: skip
+async def test_planted_secrets_are_found_nowhere(request_: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(0)
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(request_)
+        if g.clusters.opened:
+            headers = b"\n".join(value for _, value in g.clusters.last.head.headers)
+            # The token *is* the user's name in these tests' authenticator: that one value is looked at apart.
+            headers = headers.replace(b"s3cr3t-token", b"", 1) if b"impersonate" not in request_ else headers
+            assert not any(secret in headers for secret in SECRETS)
+            g.clusters.last.reset(Hop.AGENT, Reason.UNREACHABLE, "refused")
+        await settle()
+        assert len(g.audit.events) <= 1
+        audited = g.audit.text.replace(b'"username":"s3cr3t-token"', b"")
+        told = wire.take() + audited + caplog.text.encode() + repr(g.traffic.series).encode()
+        assert not any(secret in told for secret in SECRETS), told
+
+
+async def test_a_bug_answers_500_and_tells_nothing() -> None:
+    def broken(name: str) -> Cluster | None:
+        raise ZeroDivisionError(f"the inside of {name}")
+
+    async with gate() as g:
+        g.names.get = broken  # type: ignore[method-assign]
+        wire = g.connect()
+        wire.send(get(b"/clusters/a/api"))
+        await settle()
+        (got,) = read(wire.take())
+        assert (got.status, got.headers["connection"]) == (500, "close")
+        assert "inside" not in got.message
+        assert [type(bug) for bug in g.bugs] == [ZeroDivisionError]
+        g.bugs.clear()
+
+
+async def test_limits_come_from_the_settings() -> None:
+    async with gate(limits=DoorLimits(large_body=10)) as g:
+        g.connect().send(get(b"/clusters/a/api", method=b"POST", more=b"Content-Length: 11\r\n"))
+        assert g.clusters.last.head.long

@@ -1,0 +1,175 @@
+"""The clusters and join tokens of a single server: what is written stays, and what is read is in memory."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auth.jointoken import StoredJoinToken
+from gateway.registry import Change, Cluster, ClusterRegistry, RegistryError, SqliteRegistry
+
+PROD = Cluster("prod", None, 1000.0, (("env", "prod"), ("zone", "eu")))
+TOKEN = StoredJoinToken("id1", b"planted-key", "prod", 2000.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "kulvert.db"
+
+
+@pytest.fixture
+def registry(path: Path) -> Iterator[SqliteRegistry]:
+    made = SqliteRegistry(path)
+    yield made
+    made.close()
+
+
+def reopened(path: Path) -> tuple[Cluster, ...]:
+    again = SqliteRegistry(path)
+    try:
+        return again.list()
+    finally:
+        again.close()
+
+
+def test_a_cluster_is_found_by_name_and_still_there_after_a_restart(registry: SqliteRegistry, path: Path) -> None:
+    port: ClusterRegistry = registry
+    port.add(PROD)
+    port.add(Cluster("a-first"))
+    assert port.get("prod") == PROD
+    assert port.get("other") is None
+    assert [cluster.name for cluster in port.list()] == ["a-first", "prod"]
+    assert reopened(path) == port.list()
+
+
+def test_files_and_directory_are_their_owners_alone(registry: SqliteRegistry, path: Path) -> None:
+    registry.add(PROD)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert modes == {"kulvert.db": 0o600, "kulvert.db-wal": 0o600, "kulvert.db-shm": 0o600}
+
+
+def test_a_file_open_to_others_is_refused(path: Path) -> None:
+    SqliteRegistry(path).close()
+    path.chmod(0o644)
+    with pytest.raises(RegistryError, match="chmod 600"):
+        SqliteRegistry(path)
+
+
+def test_a_file_of_a_later_version_is_refused(registry: SqliteRegistry, path: Path) -> None:
+    registry.close()
+    database = sqlite3.connect(path)
+    with database:
+        database.execute("UPDATE schema_version SET version = 99")
+    database.close()
+    with pytest.raises(RegistryError, match="later Kulvert"):
+        SqliteRegistry(path)
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"not a database" * 100)
+    path.chmod(0o600)
+    with pytest.raises(RegistryError, match="cannot be used"):
+        SqliteRegistry(path)
+
+
+def test_a_name_is_taken_once_and_an_unknown_one_cannot_be_removed(registry: SqliteRegistry) -> None:
+    registry.add(PROD)
+    with pytest.raises(RegistryError, match="already"):
+        registry.add(Cluster("prod", "other"))
+    assert registry.get("prod") == PROD
+    for missing in (lambda: registry.remove("x"), lambda: registry.pin("x", "uid")):
+        with pytest.raises(RegistryError, match="no cluster"):
+            missing()
+
+
+def test_a_pinned_cluster_stays_the_one_it_is(registry: SqliteRegistry, path: Path) -> None:
+    registry.add(PROD)
+    assert registry.pin("prod", "uid-1").uid == "uid-1"
+    assert registry.pin("prod", "uid-1").uid == "uid-1"
+    for other in ("uid-2", ""):
+        with pytest.raises(RegistryError):
+            registry.pin("prod", other)
+    assert reopened(path)[0].uid == "uid-1"
+    assert reopened(path)[0].labels == PROD.labels
+
+
+def test_of_two_processes_that_pin_one_wins(registry: SqliteRegistry, path: Path) -> None:
+    registry.add(PROD)
+    other = SqliteRegistry(path)
+    try:
+        other.pin("prod", "uid-1")
+        with pytest.raises(RegistryError, match="pinned to another"):
+            registry.pin("prod", "uid-2")
+    finally:
+        other.close()
+
+
+def test_subscribers_hear_of_each_change_until_they_leave(registry: SqliteRegistry) -> None:
+    heard: list[tuple[Change, str, str | None]] = []
+    leave = registry.subscribe(lambda change, cluster: heard.append((change, cluster.name, cluster.uid)))
+    registry.add(PROD)
+    registry.pin("prod", "u")
+    registry.pin("prod", "u")
+    registry.remove("prod")
+    leave()
+    leave()
+    registry.add(PROD)
+    assert heard == [(Change.ADDED, "prod", None), (Change.UPDATED, "prod", "u"), (Change.REMOVED, "prod", "u")]
+
+
+def test_what_another_process_writes_arrives_with_a_poll(registry: SqliteRegistry, path: Path) -> None:
+    registry.add(Cluster("stays"))
+    registry.add(Cluster("goes"))
+    heard: list[tuple[Change, str]] = []
+    registry.subscribe(lambda change, cluster: heard.append((change, cluster.name)))
+    assert not registry.poll()
+    other = SqliteRegistry(path)
+    other.add(Cluster("comes"))
+    other.remove("goes")
+    other.pin("stays", "uid")
+    other.close()
+    assert registry.poll()
+    assert [cluster.name for cluster in registry.list()] == ["comes", "stays"]
+    assert heard == [(Change.ADDED, "comes"), (Change.REMOVED, "goes"), (Change.UPDATED, "stays")]
+    assert not registry.poll()
+
+
+def test_join_tokens_are_kept_found_and_removed_once(registry: SqliteRegistry) -> None:
+    registry.add_join_token(TOKEN)
+    registry.add_join_token(StoredJoinToken("id2", b"k", "edge", 1500.0))
+    with pytest.raises(RegistryError, match="already") as refused:
+        registry.add_join_token(TOKEN)
+    assert "planted" not in str(refused.value)
+    assert registry.join_token("id1") == TOKEN
+    assert registry.join_token("id1' OR '1'='1") is None
+    assert [token.id for token in registry.join_tokens()] == ["id2", "id1"]
+    assert registry.drop_expired(1500.0) == 1
+    assert registry.remove_join_token("id1")
+    assert not registry.remove_join_token("id1")
+    assert registry.join_tokens() == ()
+
+
+def test_a_removed_clusters_join_tokens_go_with_it(registry: SqliteRegistry) -> None:
+    registry.add(PROD)
+    registry.add_join_token(TOKEN)
+    registry.remove("prod")
+    assert registry.join_token("id1") is None
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a.b", "a_b", "a/b", "..", "a" * 64, "é", "a\n", "a b", "a%2fb"])
+def test_a_cluster_name_is_a_dns_label(name: str) -> None:
+    with pytest.raises(RegistryError, match="cluster name"):
+        Cluster(name)
+
+
+@given(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True))
+def test_every_dns_label_is_a_cluster_name(name: str) -> None:
+    assert Cluster(name).name == name

@@ -1,0 +1,129 @@
+"""Heads as they stand on the link (docs/protocol.md, 4): written without ambiguity, and checked whole when read.
+
+The header lines are those of HTTP/1.1 with lower-case names; what makes HTTP/1.1 ambiguous (folding, bare LF, framing
+headers, hop-by-hop headers) cannot be said in it.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Final
+
+from tunnel.errors import ProtocolError
+from tunnel.frames import FLAG_END, FLAG_INTERIM, FLAG_LONG, FLAG_UPGRADE
+from tunnel.limits import HeadLimits
+from tunnel.ports import Headers, RequestBlock, ResponseBlock
+
+MODE_IMPERSONATED: Final = 0
+MAX_LINES: Final = 1_000
+"""More than a client may send: ours come on top, and a user's groups are a line each."""
+
+_REQUEST: Final = struct.Struct("!QB")
+_STATUS: Final = struct.Struct("!H")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9a-z-]+"
+_VALUE = rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
+_LINES: Final = re.compile(rb"(?:" + _TOKEN + rb": " + _VALUE + rb"\r\n)*")
+_UPGRADES: Final = (b"spdy/3.1", b"websocket")
+_FIRST: Final = re.compile(rb"([A-Z]{1,32}) (/[\x21-\x7e]*)\r\n")
+
+FORBIDDEN: Final = frozenset((
+    b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization",
+    b"te", b"trailer", b"transfer-encoding", b"http2-settings",
+))  # fmt: skip
+"""Hop-by-hop fields (RFC 9110, 7.6.1): meaningless between frames, and the root of smuggling when passed on."""
+FORBIDDEN_IN_REQUESTS: Final = FORBIDDEN | {b"host", b"authorization"}
+
+
+def _lines(headers: Headers) -> bytes:
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
+
+
+def _parse_lines(lines: bytes, forbidden: frozenset[bytes]) -> Headers:
+    if lines.count(b"\r\n") > MAX_LINES or not _LINES.fullmatch(lines):
+        raise ProtocolError("malformed header lines in a HEAD")
+    headers: Headers = [tuple(line.split(b": ", 1)) for line in lines.split(b"\r\n")[:-1]]  # type: ignore[misc]
+    if not forbidden.isdisjoint([name for name, _ in headers]):
+        raise ProtocolError("a hop-by-hop or forbidden header in a HEAD")
+    return headers
+
+
+def encode_request(block: RequestBlock, epoch: int) -> tuple[int, bytes]:
+    """(flags, payload) of a request's HEAD."""
+    flags = FLAG_LONG if block.long else 0
+    if block.upgrade:
+        flags |= FLAG_UPGRADE  # without END: after a 101 this direction carries the client's bytes
+    elif block.ended:
+        flags |= FLAG_END
+    first = b"%b %b\r\n" % (block.method, block.target)
+    return flags, _REQUEST.pack(epoch, MODE_IMPERSONATED) + first + _lines(block.headers)
+
+
+def decode_request(flags: int, payload: bytes) -> tuple[int, RequestBlock]:
+    """(epoch, head) of a request. Raises ProtocolError for anything that this page's grammar does not allow."""
+    if len(payload) < _REQUEST.size:
+        raise ProtocolError("HEAD too short")
+    epoch, mode = _REQUEST.unpack_from(payload)
+    if mode != MODE_IMPERSONATED:
+        raise ProtocolError(f"unknown mode {mode} in a HEAD")
+    first = _FIRST.match(payload, _REQUEST.size)
+    if not first:
+        raise ProtocolError("malformed request line in a HEAD")
+    headers = _parse_lines(payload[first.end() :], FORBIDDEN_IN_REQUESTS)
+    upgrade = bool(flags & FLAG_UPGRADE)
+    _check_upgrade(headers, upgrade)
+    ended = bool(flags & FLAG_END)
+    if upgrade and ended:
+        raise ProtocolError("an upgrade whose direction has ended already")
+    return epoch, RequestBlock(first[1], first[2], headers, ended, bool(flags & FLAG_LONG), upgrade)
+
+
+def encode_response(block: ResponseBlock) -> tuple[int, bytes]:
+    """(flags, payload) of a response's HEAD."""
+    flags = FLAG_END if block.ended else 0
+    if block.interim:
+        flags |= FLAG_INTERIM
+    if block.upgrade:
+        flags |= FLAG_UPGRADE
+    return flags, _STATUS.pack(block.status) + _lines(block.headers)
+
+
+def decode_response(flags: int, payload: bytes) -> ResponseBlock:
+    """A response's head. Raises ProtocolError when status, flags and headers contradict one another."""
+    if len(payload) < _STATUS.size:
+        raise ProtocolError("HEAD too short")
+    status: int = _STATUS.unpack_from(payload)[0]
+    interim, upgrade, ended = bool(flags & FLAG_INTERIM), bool(flags & FLAG_UPGRADE), bool(flags & FLAG_END)
+    _check_status(status, interim, upgrade, ended)
+    headers = _parse_lines(payload[_STATUS.size :], FORBIDDEN)
+    _check_upgrade(headers, upgrade)
+    return ResponseBlock(status, headers, interim, upgrade, ended)
+
+
+def _check_status(status: int, interim: bool, upgrade: bool, ended: bool) -> None:
+    if upgrade != (status == 101) or interim != (100 <= status < 200 and status != 101):
+        raise ProtocolError(f"status {status} contradicts the flags of its HEAD")
+    if not 100 <= status <= 999 or (ended and (interim or upgrade)):
+        raise ProtocolError(f"impossible status {status} in a HEAD")
+
+
+def _check_upgrade(headers: Headers, upgrade: bool) -> None:
+    values = [value for name, value in headers if name == b"upgrade"]
+    if len(values) != upgrade or (values and values[0].lower() not in _UPGRADES):
+        raise ProtocolError("the upgrade header contradicts the flags of its HEAD")
+
+
+def encode_trailers(trailers: Headers) -> bytes:
+    """A trailer block."""
+    return _lines(trailers)
+
+
+def decode_trailers(payload: bytes) -> Headers:
+    """The trailers of an END. Raises ProtocolError when malformed, or beyond what a peer's HTTP may have."""
+    if not payload:
+        return []
+    trailers = _parse_lines(payload, FORBIDDEN_IN_REQUESTS)
+    limits = HeadLimits()
+    if len(trailers) > limits.trailers or len(payload) - len(trailers) > limits.trailer_bytes:
+        raise ProtocolError("trailers beyond their limits")
+    return trailers

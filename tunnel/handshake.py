@@ -1,0 +1,217 @@
+"""The messages of attaching (docs/protocol.md, 3) as values: read strictly, written without what is unset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunnel.errors import ProtocolError, TunnelError
+from tunnel.limits import KIB
+from tunnel.messages import Message, encode_message, number, text
+
+VERSIONS = (1,)
+PATH = "/kulvert/v1/link"
+SUBPROTOCOL = "link.kulvert.dev.v1"
+
+
+class Refused(TunnelError):
+    """The stub does not take this link. `address` is where it belongs, `retry_after` when to try again (seconds)."""
+
+    def __init__(self, reason: str, message: str, address: str = "", retry_after: int = 0) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.address = address
+        self.retry_after = retry_after
+
+    def encode(self) -> bytes:
+        """The message `refused`."""
+        return encode_message(
+            "refused",
+            reason=self.reason,
+            message=self.message,
+            address=self.address or None,
+            retryAfter=self.retry_after or None,
+        )
+
+    @classmethod
+    def parse(cls, message: Message) -> Refused:
+        """From the message `refused`."""
+        return cls(
+            text(message, "reason", 64),
+            text(message, "message", KIB),
+            text(message, "address", default=""),
+            number(message, "retryAfter", 0, 86_400, default=0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """What the stub says first on each connection."""
+
+    nonce: str
+    versions: tuple[int, ...]
+    epoch: int
+    server: str
+
+    def encode(self) -> bytes:
+        """The message `challenge`."""
+        return encode_message(
+            "challenge", nonce=self.nonce, versions=list(self.versions), epoch=self.epoch, server=self.server
+        )
+
+    @classmethod
+    def parse(cls, message: Message) -> Challenge:
+        """From the first message of a connection. Raises ProtocolError."""
+        versions = message.get("versions")
+        if message["kind"] != "challenge" or not isinstance(versions, list) or len(versions) > 64:
+            raise ProtocolError("the stub did not begin with a challenge")
+        known = tuple(v for v in versions if isinstance(v, int) and not isinstance(v, bool))
+        return cls(text(message, "nonce", 64), known, number(message, "epoch"), text(message, "server"))
+
+    def version(self) -> int:
+        """The highest version that both speak. Raises ProtocolError where there is none."""
+        common = set(self.versions) & set(VERSIONS)
+        if not common:
+            raise ProtocolError(
+                f"the stub speaks the versions {self.versions}, this agent {VERSIONS}: upgrade one of them"
+            )
+        return max(common)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What an agent answers: which link this is, and the proof. Fields of the other kind of link are empty."""
+
+    version: int
+    link: str
+    name: str
+    nonce: str
+    proof: str
+    cluster: str = ""
+    cluster_id: str = ""
+    agent: str = ""
+    instance: str = ""
+    token: str = ""
+    software: str = ""
+    credit: int = 64 * KIB
+    exchanges: int = 0
+    links: int = 0
+    supersedes: str = ""
+    supersedes_proof: str = ""
+    session: str = ""
+    link_id: int = 0
+
+    def encode(self) -> bytes:
+        """The message `hello`."""
+        base = {"version": self.version, "link": self.link, "name": self.name, "nonce": self.nonce, "proof": self.proof}
+        if self.link == "own":
+            return encode_message("hello", **base, session=self.session, linkId=str(self.link_id))
+        replaced = {"session": self.supersedes, "proof": self.supersedes_proof} if self.supersedes else None
+        return encode_message(
+            "hello",
+            **base,
+            cluster=self.cluster,
+            clusterId=self.cluster_id,
+            agent=self.agent,
+            instance=self.instance,
+            token=self.token,
+            software=self.software,
+            credit=self.credit,
+            exchanges=self.exchanges,
+            links=self.links,
+            supersedes=replaced,
+        )
+
+    @classmethod
+    def parse(cls, message: Message) -> Hello:
+        """From the first message of an agent. Raises ProtocolError for what is missing, malformed or out of bounds."""
+        if message["kind"] != "hello":
+            raise ProtocolError("the agent did not begin with hello")
+        link = text(message, "link", 16)
+        base = (number(message, "version", 0, 255), link, text(message, "name"))
+        secret = (text(message, "nonce", 64), text(message, "proof", 64))
+        if link == "own":
+            link_id = text(message, "linkId", 20)
+            if not link_id.isascii() or not link_id.isdigit() or not 0 < int(link_id) < 2**64:
+                raise ProtocolError("hello: linkId is malformed")
+            return cls(*base, *secret, session=text(message, "session", 64), link_id=int(link_id))
+        if link != "shared":
+            raise ProtocolError("hello: link is neither shared nor own")
+        return cls._shared(message, base, secret)
+
+    @classmethod
+    def _shared(cls, message: Message, base: tuple[int, str, str], secret: tuple[str, str]) -> Hello:
+        replaced = message.get("supersedes") or {}
+        if not isinstance(replaced, dict):
+            raise ProtocolError("hello: supersedes is malformed")
+        replaced = {"kind": "hello.supersedes", "session": "", "proof": ""} | replaced
+        return cls(
+            *base,
+            *secret,
+            cluster=text(message, "cluster", 63),
+            cluster_id=text(message, "clusterId", 64),
+            agent=text(message, "agent"),
+            instance=text(message, "instance", 32),
+            token=text(message, "token", 64),
+            software=text(message, "software", 128, default=""),
+            credit=number(message, "credit", KIB, 2**32),
+            exchanges=number(message, "exchanges", 1, 10**6),
+            links=number(message, "links", 0, 10**6),
+            supersedes=text(replaced, "session", 64),
+            supersedes_proof=text(replaced, "proof", 64),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The stub's yes. For an own link everything but `version` is empty."""
+
+    version: int
+    session: str = ""
+    secret: str = ""
+    credit: int = 0
+    exchanges: int = 0
+    address: str = ""
+    server_name: str = ""
+
+    def __repr__(self) -> str:
+        return f"Welcome(version={self.version}, session={self.session!r})"
+
+    def encode(self) -> bytes:
+        """The message `welcome`."""
+        if not self.session:
+            return encode_message("welcome", version=self.version)
+        address = {"url": self.address, "serverName": self.server_name} if self.address else None
+        return encode_message(
+            "welcome",
+            version=self.version,
+            session=self.session,
+            secret=self.secret,
+            credit=self.credit,
+            exchanges=self.exchanges,
+            address=address,
+        )
+
+    @classmethod
+    def parse(cls, message: Message, *, own: bool) -> Welcome:
+        """From the stub's answer to hello. Raises Refused, or ProtocolError."""
+        if message["kind"] == "refused":
+            raise Refused.parse(message)
+        if message["kind"] != "welcome":
+            raise ProtocolError("the stub answered hello with neither welcome nor refused")
+        version = number(message, "version", 1, 255)
+        if own:
+            return cls(version)
+        address = message.get("address") or {}
+        if not isinstance(address, dict):
+            raise ProtocolError("welcome: address is malformed")
+        address = {"kind": "welcome.address"} | address
+        return cls(
+            version,
+            text(message, "session", 64),
+            text(message, "secret", 64),
+            number(message, "credit", KIB, 2**32),
+            number(message, "exchanges", 1, 10**6),
+            text(address, "url", default=""),
+            text(address, "serverName", default=""),
+        )
