@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 up: $(STAMP) ## server, agent and a cluster for a first look; KUBECONFIG=FILE uses a cluster of your own
-	@$(BIN)/kulvert up $(if $(KUBECONFIG),--kubeconfig $(KUBECONFIG),)
+	@$(BIN)/python -m tests.testbed.up -- $(if $(KUBECONFIG),--kubeconfig $(KUBECONFIG),)
 
 test: check testbed ## everything, the real kube-apiserver included (builds the test bed once)
 	$(BIN)/python -m pytest tests/e2e -q -p no:cacheprovider

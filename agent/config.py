@@ -63,10 +63,8 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
+    """Names that are not ours pass: Kubernetes puts KULVERT_AGENT_PORT_… there for a Service named kulvert-agent."""
     variables = {variable(name): name for name in NAMES}
-    unknown = [key for key in env if key.startswith(PREFIX) and key not in variables]
-    if unknown:
-        raise ConfigError(f"unknown environment variables: {', '.join(unknown)}; known are {', '.join(variables)}")
     return {variables[key]: value for key, value in env.items() if key in variables and value != ""}
 
 

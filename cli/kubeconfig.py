@@ -77,7 +77,7 @@ def kubeconfig(
 
 def entry_for(wanted: Wanted, state_dir: Path, now: float) -> Entry:
     """Signs a certificate or a token."""
-    from gateway.compose import State
+    from gateway.state import State
 
     state = State(state_dir)
     authority = state.authority(now)

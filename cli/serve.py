@@ -62,7 +62,7 @@ def serve(config: Path | None, log_level: str, log_format: str, **flags: str | N
 async def _serve(config: ServerConfig, stop: Stop) -> None:
     from cli.lock import only_one
     from cli.version import current
-    from gateway.compose import Server
+    from gateway.server import Server
 
     with only_one(config.state_dir):
         _check_grants(config)

@@ -66,6 +66,6 @@ def registry(directory: Path, *, make: bool = False) -> Iterator[SqliteRegistry]
 
 def registry_file(directory: Path) -> Path:
     """The file of clusters and join tokens."""
-    from gateway.compose import State
+    from gateway.state import State
 
     return State(directory).registry

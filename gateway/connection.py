@@ -26,6 +26,7 @@ from gateway.writing import Writing
 from tunnel.body import Body, body_for
 from tunnel.errors import HeadError
 from tunnel.head import FramingKind, RequestHead, RequestReader
+from tunnel.sockets import end_after_bytes
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NEVER = float("inf")
@@ -60,6 +61,7 @@ class ClientConnection(Writing, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=self._door.limits.write_buffer)
+        end_after_bytes(transport)
         if not self._door.admit(self):
             self._state = ClientConnection._drop
             self.transport.abort()

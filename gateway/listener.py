@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gateway.connection import ClientConnection
 from gateway.door import Door
+from tunnel.sockets import tune_socket
 
 _KEEPALIVE = 30
 
@@ -44,9 +45,10 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
 def listening_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A bound socket whose connections inherit its options: no Nagle, keep-alive.
 
-    No TCP_USER_TIMEOUT: it would also cut off a user who is there and does not read, a pager over `kubectl logs` or a
-    stopped terminal (its window is closed, and it answers every probe). One that has vanished is found by keep-alive, or
-    where bytes are under way by Linux's own 15 minutes; until then it holds what any slow reader holds.
+    No TCP_USER_TIMEOUT: it would also cut off a user who is there and does not read, a pager over `kubectl logs` or
+    a stopped terminal (its window is closed, and it answers every probe). One that has vanished is found by keep-alive,
+    or where bytes are under way by Linux's own 15 minutes; until then it holds what any slow reader holds.
+
     `shared`: several processes listen on the port (SO_REUSEPORT). Raises OSError.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -56,26 +58,12 @@ def listening_socket(host: str, port: int, *, shared: bool = False) -> socket.so
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        _tune(sock)
+        tune_socket(sock)
         sock.bind((host, port))
     except OSError:
         sock.close()
         raise
     return sock
-
-
-def _tune(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", _KEEPALIVE),
-        ("TCP_KEEPINTVL", _KEEPALIVE // 3),
-        ("TCP_KEEPCNT", 3),
-    ):
-        # Not every system has them all; none of them is a matter of safety.
-        if (option := getattr(socket, name, None)) is not None:
-            with suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class Listener:

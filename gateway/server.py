@@ -1,157 +1,167 @@
-"""The gateway, composed: everything between the users' sockets and the port towards the stub."""
+"""The composition root of the server: the only place where gateway, stub, auth and their stores are wired together."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
+import os
 import ssl
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from email.utils import formatdate
+import sys
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
+from typing import Self
 
-from aiohttp import web
-from prometheus_client.registry import Collector
-
+from auth.authenticator import Authenticator
+from auth.chain import AuthenticatorChain
+from auth.decision import Decision
+from auth.grantsfile import GrantsFile
+from auth.identity import Identity
+from auth.statefile import write_private
+from auth.tokens import TokenAuthenticator
+from auth.x509 import CertificateAuthenticator
+from gateway.agents import Attendance, RegistryAuthority, SessionsCollector
+from gateway.audit import AuditIds, AuditLog, AuditSink, DescriptorSink, FileSink
 from gateway.audittrail import AuditTrail
-from gateway.clusters import Clusters
-from gateway.door import Door
-from gateway.handover import Handover
-from gateway.limits import DoorLimits, DoorTimeouts
-from gateway.listener import Listener
-from gateway.management import Attached, Check, Management
-from gateway.metrics import Traffic, TrafficCollector, registry_of
-from gateway.pipeline import Authenticate, Decide, Pipeline
-from gateway.registry import ClusterRegistry
-from gateway.route import Router
+from gateway.config import ServerConfig, host_and_port
+from gateway.gateway import Gateway, GatewayParts
+from gateway.listener import TlsFiles, listening_socket, server_context
+from gateway.registry import SqliteRegistry
+from gateway.state import AUDIENCE, ISSUER, State
+from stub.attaching import Attachment
+from stub.door import AgentsDoor
+from stub.sessions import Sessions
 from tunnel.batch import Batch
 
-_log = logging.getLogger(__name__)
+KNOWN_FOR = 20.0
+"""Seconds that an authenticated credential is remembered. With the 10 s between looks at live streams that makes 30."""
+WATCH = 1.0
+"""Seconds between looks at the files that others may change: the registry and the grants."""
 
 
-@dataclass(frozen=True, slots=True)
-class GatewayParts:
-    """What the gateway is made of. `attached` is what the stub says of a cluster; `sockets` are bound already."""
+class CurrentGrants:
+    """Decides by the newest grants of a file (`gateway.pipeline.Decide`)."""
 
-    clusters: Clusters
-    registry: ClusterRegistry
-    authenticator: Authenticate
-    grants: Decide
-    audit: AuditTrail
-    batch: Batch
-    sockets: tuple[socket.socket, ...]
-    tls: ssl.SSLContext | None
-    clock: Callable[[], float]
-    wall: Callable[[], float]
-    version: str
-    domain: str = ""
-    attached: Callable[[str], Attached] = lambda _cluster: Attached()
-    checks: Mapping[str, Check] = field(default_factory=dict)
-    collectors: tuple[Collector, ...] = ()
-    metrics_group: str = "kulvert:admins"
-    limits: DoorLimits = field(default_factory=DoorLimits)
-    timeouts: DoorTimeouts = field(default_factory=DoorTimeouts)
+    def __init__(self, file: GrantsFile) -> None:
+        self._file = file
+
+    def decide(self, identity: Identity, cluster: str) -> Decision:
+        """See `auth.grants.Decisions.decide`."""
+        return self._file.decisions.decide(identity, cluster)
 
 
-class Gateway:
-    """An asynchronous context: inside it, the listeners accept; at its end, they drain and stop."""
+class Server:
+    """A whole server. An asynchronous context: inside it users and agents are served; at its end both are drained."""
 
-    def __init__(self, parts: GatewayParts) -> None:
-        self._parts = parts
-        self.traffic = Traffic()
-        self.listeners: list[Listener] = []
-        self.draining = False
-        self._runner: web.AppRunner | None = None
-        self._pipeline: Pipeline | None = None
-        self._clockwork: asyncio.TimerHandle | None = None
+    def __init__(self, config: ServerConfig, version: str) -> None:
+        self.config = config
+        self.state = State(config.state_dir)
+        self._version = version
+        self._stack = AsyncExitStack()
+        self.gateway: Gateway
+        self.sessions: Sessions
+        self.registry: SqliteRegistry
+        self.port = 0
+        self.agents_port = 0
 
-    @property
-    def ports(self) -> tuple[int, ...]:
-        """Where it listens."""
-        return tuple(listener.port for listener in self.listeners)
-
-    async def __aenter__(self) -> Gateway:
-        loop = asyncio.get_running_loop()
-        handover = Handover(await self._management(), loop)
-        pipeline = self._pipeline = self._make_pipeline(handover)
-        self._tell_date(loop, pipeline)
-        for sock in self._parts.sockets:
-            self.listeners.append(self._make_listener(pipeline, sock))
-        for listener in self.listeners:
-            await listener.start()
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.drain()
-        for listener in self.listeners:
-            await listener.stop()
-        if self._clockwork is not None:
-            self._clockwork.cancel()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._stack.aclose()
 
-    async def drain(self) -> None:
-        """Readiness fails, nothing new is accepted, current answers get their time. Harmless when done before."""
-        if not self.draining:
-            self.draining = True
-            patience = self._parts.timeouts.drain
-            await asyncio.gather(*(listener.drain(patience) for listener in self.listeners))
+    async def _start(self, stack: AsyncExitStack) -> None:
+        now, loop = time.time(), asyncio.get_running_loop()
+        self.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.registry = SqliteRegistry(self.state.registry)
+        stack.callback(self.registry.close)
+        grants = GrantsFile(self.config.grants or self.state.grants)
+        batch = Batch(loop.call_soon)
+        audit = AuditLog(self._audit_sink(), loop.call_soon)
+        stack.callback(audit.close)
+        self.sessions = Sessions(clock=loop.time, interval=0.25)
+        self.sessions.start()
+        stack.callback(self.sessions.close, "the server is stopping")
+        attendance = Attendance(self.sessions)
+        stack.callback(self.registry.subscribe(attendance.changed))
+        tls = self._tls(now)
+        await self._open_agents_door(stack, batch, server_context(TlsFiles(tls.certificate, tls.key)), now)
+        parts = self._parts(batch, audit, grants, attendance, tls, now)
+        self.gateway = await stack.enter_async_context(Gateway(parts))
+        self.port = self.gateway.ports[0]
+        stack.callback(self.sessions.drain)
+        watcher = loop.create_task(self._watch(grants), name="watch the registry and the grants")
+        stack.callback(watcher.cancel)
 
-    # --- composition
+    def _tls(self, now: float) -> TlsFiles:
+        config = self.config
+        if config.tls.certificate is not None and config.tls.key is not None:
+            write_private(self.state.directory / "ca.crt", self.state.authority(now).certificate_pem)
+            return TlsFiles(config.tls.certificate, config.tls.key, self.state.directory / "ca.crt")
+        chain, ca = self.state.server_certificate(config.names, now)
+        return TlsFiles(chain, chain, ca)
 
-    async def _management(self) -> Callable[[], asyncio.Protocol]:
-        parts = self._parts
-        doors = _Doors(self.listeners)
-        metrics = registry_of([TrafficCollector(self.traffic, doors), *parts.collectors])
-        checks = {"shutdown": lambda: "draining" if self.draining else None, **parts.checks}
-        management = Management(
-            parts.registry, parts.grants, parts.attached, metrics, checks, parts.version, parts.metrics_group
+    async def _open_agents_door(self, stack: AsyncExitStack, batch: Batch, tls: ssl.SSLContext, now: float) -> None:
+        setting = Attachment(
+            RegistryAuthority(self.registry),
+            self.sessions,
+            server=self.config.server_id,
+            epoch=self.state.next_epoch(now),
+            clock=asyncio.get_running_loop().time,
         )
-        app = management.application()
-        self._runner = web.AppRunner(
-            app, handle_signals=False, access_log=None, keepalive_timeout=0, tcp_keepalive=False, shutdown_timeout=1.0
+        ports = []
+        for address in self.config.agents_listen:
+            door = AgentsDoor(setting, batch, tls)
+            ports.append(await door.start(*host_and_port(address)))
+            stack.push_async_callback(door.stop)
+        self.agents_port = ports[0]
+
+    def _parts(
+        self, batch: Batch, audit: AuditLog, grants: GrantsFile, attendance: Attendance, tls: TlsFiles, now: float
+    ) -> GatewayParts:
+        config = self.config
+        return GatewayParts(
+            clusters=self.sessions,
+            registry=self.registry,
+            authenticator=self._authenticator(now),
+            grants=CurrentGrants(grants),
+            audit=AuditTrail(audit, AuditIds(os.urandom), time.time),
+            batch=batch,
+            sockets=tuple(listening_socket(*host_and_port(address)) for address in config.listen),
+            tls=server_context(tls),
+            clock=asyncio.get_running_loop().time,
+            wall=time.time,
+            version=self._version,
+            domain=config.domain,
+            attached=attendance.attached,
+            checks={"grants": lambda: grants.problem, "audit": lambda: audit.problem},
+            collectors=(SessionsCollector(self.sessions),),
+            metrics_group=config.metrics_group,
+            limits=config.limits,
+            timeouts=config.timeouts,
         )
-        await self._runner.setup()
-        server = self._runner.server
-        assert server is not None
-        return server
 
-    def _make_pipeline(self, handover: Handover) -> Pipeline:
-        parts = self._parts
-        return Pipeline(
-            router=Router(parts.domain),
-            authenticator=parts.authenticator,
-            grants=parts.grants,
-            registry=parts.registry,
-            clusters=parts.clusters,
-            management=handover,
-            audit=parts.audit,
-            traffic=self.traffic,
-            clock=parts.clock,
-            wall=parts.wall,
-            large_body=parts.limits.large_body,
-            on_bug=lambda error: _log.error("a request met a bug", exc_info=error),
-        )
+    def _authenticator(self, now: float) -> AuthenticatorChain:
+        signer = self.state.signer()
+        first: list[Authenticator] = [CertificateAuthenticator.from_pem(self.state.authority(now).certificate_pem)]
+        tokens = TokenAuthenticator(ISSUER, AUDIENCE, [signer.verification_key])
+        return AuthenticatorChain([*first, tokens], ttl=KNOWN_FOR)
 
-    def _make_listener(self, pipeline: Pipeline, sock: socket.socket) -> Listener:
-        parts = self._parts
-        door = Door(pipeline, parts.batch, parts.limits, parts.timeouts, parts.clock())
-        return Listener(door, sock, parts.tls, parts.clock)
+    def _audit_sink(self) -> AuditSink | None:
+        where = self.config.audit
+        if where == "none":
+            return None
+        if where == "-":
+            return DescriptorSink(os.dup(sys.stdout.fileno()))
+        return FileSink(Path(where) if where else self.state.directory / "audit.log")
 
-    def _tell_date(self, loop: asyncio.AbstractEventLoop, pipeline: Pipeline) -> None:
-        """The Date header, made once a second."""
-        pipeline.date = formatdate(self._parts.wall(), usegmt=True).encode("ascii")
-        self._clockwork = loop.call_later(1.0, self._tell_date, loop, pipeline)
-
-
-class _Doors:
-    """The doors of listeners that may not be there yet."""
-
-    def __init__(self, listeners: list[Listener]) -> None:
-        self._listeners = listeners
-
-    def __iter__(self) -> Iterator[Door]:
-        return iter([listener.door for listener in self._listeners])
+    async def _watch(self, grants: GrantsFile) -> None:
+        while True:
+            await asyncio.sleep(WATCH)
+            self.registry.poll()
+            grants.poll()

@@ -20,9 +20,9 @@ from cli.up.membership import member
 from cli.up.request import ADMINS, HOST, PORT, USER, Request
 from cli.up.story import LIFETIME, Started, tell_next, tell_started
 from cli.up.target import Target, reach
-from gateway.compose import Server
 from gateway.config import ServerConfig
 from gateway.listener import listening_socket
+from gateway.server import Server
 
 GRANTS = """\
 # Who may reach which cluster. Written by `kulvert up`, and removed at its end; a change counts within a second.

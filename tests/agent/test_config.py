@@ -73,13 +73,16 @@ def test_the_secret_is_in_no_repr_and_no_error(tmp_path: Path) -> None:
     assert "abcdefgh" not in str(caught.value)
 
 
-def test_unknown_keys_are_errors_everywhere(tmp_path: Path) -> None:
+def test_unknown_keys_and_flags_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown settings: insecure; known are servers"):
         load(write(tmp_path, {**BASE, "insecure": True}), {}, {})
-    with pytest.raises(ConfigError, match="KULVERT_AGENT_CLUSTERS"):
-        load(write(tmp_path, BASE), {"KULVERT_AGENT_CLUSTERS": "x"}, {})
     with pytest.raises(ConfigError, match="unknown flags"):
         load(write(tmp_path, BASE), {}, {"nonsense": 1})
+
+
+def test_variables_of_a_kubernetes_service_named_kulvert_agent_pass(tmp_path: Path) -> None:
+    path = write(tmp_path, BASE)
+    assert load(path, {"KULVERT_AGENT_SERVICE_HOST": "10.0.0.1"}, {}) == load(path, {}, {})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import logging, structlog
 from cli import logs
 logs.configure({level!r}, {form!r})
 structlog.get_logger("kulvert.x").info("attached", cluster="edge")
-logging.getLogger("gateway.server").warning("a request met a bug", extra={{"audit_id": "7"}})
+logging.getLogger("gateway.gateway").warning("a request met a bug", extra={{"audit_id": "7"}})
 """
 
 

@@ -23,10 +23,10 @@ from auth.x509 import CertificateAuthenticator
 from gateway.audit import AuditIds, AuditLog
 from gateway.audittrail import AuditTrail
 from gateway.connection import ClientConnection
+from gateway.gateway import Gateway, GatewayParts
 from gateway.limits import DoorTimeouts
 from gateway.listener import TlsFiles, listening_socket, server_context
 from gateway.passage import Passage
-from gateway.server import Gateway, GatewayParts
 from tests.gateway.gate import GRANTS, Names, Tokens
 from tests.gateway.wire import FakeClusters
 from tunnel.batch import Batch

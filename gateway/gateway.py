@@ -1,0 +1,157 @@
+"""The gateway, composed: everything between the users' sockets and the port towards the stub."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from types import TracebackType
+
+from aiohttp import web
+from prometheus_client.registry import Collector
+
+from gateway.audittrail import AuditTrail
+from gateway.clusters import Clusters
+from gateway.door import Door
+from gateway.handover import Handover
+from gateway.limits import DoorLimits, DoorTimeouts
+from gateway.listener import Listener
+from gateway.management import Attached, Check, Management
+from gateway.metrics import Traffic, TrafficCollector, registry_of
+from gateway.pipeline import Authenticate, Decide, Pipeline
+from gateway.registry import ClusterRegistry
+from gateway.route import Router
+from tunnel.batch import Batch
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayParts:
+    """What the gateway is made of. `attached` is what the stub says of a cluster; `sockets` are bound already."""
+
+    clusters: Clusters
+    registry: ClusterRegistry
+    authenticator: Authenticate
+    grants: Decide
+    audit: AuditTrail
+    batch: Batch
+    sockets: tuple[socket.socket, ...]
+    tls: ssl.SSLContext | None
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    version: str
+    domain: str = ""
+    attached: Callable[[str], Attached] = lambda _cluster: Attached()
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    collectors: tuple[Collector, ...] = ()
+    metrics_group: str = "kulvert:admins"
+    limits: DoorLimits = field(default_factory=DoorLimits)
+    timeouts: DoorTimeouts = field(default_factory=DoorTimeouts)
+
+
+class Gateway:
+    """An asynchronous context: inside it, the listeners accept; at its end, they drain and stop."""
+
+    def __init__(self, parts: GatewayParts) -> None:
+        self._parts = parts
+        self.traffic = Traffic()
+        self.listeners: list[Listener] = []
+        self.draining = False
+        self._runner: web.AppRunner | None = None
+        self._pipeline: Pipeline | None = None
+        self._clockwork: asyncio.TimerHandle | None = None
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Where it listens."""
+        return tuple(listener.port for listener in self.listeners)
+
+    async def __aenter__(self) -> Gateway:
+        loop = asyncio.get_running_loop()
+        handover = Handover(await self._management(), loop)
+        pipeline = self._pipeline = self._make_pipeline(handover)
+        self._tell_date(loop, pipeline)
+        for sock in self._parts.sockets:
+            self.listeners.append(self._make_listener(pipeline, sock))
+        for listener in self.listeners:
+            await listener.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.drain()
+        for listener in self.listeners:
+            await listener.stop()
+        if self._clockwork is not None:
+            self._clockwork.cancel()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def drain(self) -> None:
+        """Readiness fails, nothing new is accepted, current answers get their time. Harmless when done before."""
+        if not self.draining:
+            self.draining = True
+            patience = self._parts.timeouts.drain
+            await asyncio.gather(*(listener.drain(patience) for listener in self.listeners))
+
+    # --- composition
+
+    async def _management(self) -> Callable[[], asyncio.Protocol]:
+        parts = self._parts
+        doors = _Doors(self.listeners)
+        metrics = registry_of([TrafficCollector(self.traffic, doors), *parts.collectors])
+        checks = {"shutdown": lambda: "draining" if self.draining else None, **parts.checks}
+        management = Management(
+            parts.registry, parts.grants, parts.attached, metrics, checks, parts.version, parts.metrics_group
+        )
+        app = management.application()
+        self._runner = web.AppRunner(
+            app, handle_signals=False, access_log=None, keepalive_timeout=0, tcp_keepalive=False, shutdown_timeout=1.0
+        )
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        return server
+
+    def _make_pipeline(self, handover: Handover) -> Pipeline:
+        parts = self._parts
+        return Pipeline(
+            router=Router(parts.domain),
+            authenticator=parts.authenticator,
+            grants=parts.grants,
+            registry=parts.registry,
+            clusters=parts.clusters,
+            management=handover,
+            audit=parts.audit,
+            traffic=self.traffic,
+            clock=parts.clock,
+            wall=parts.wall,
+            large_body=parts.limits.large_body,
+            on_bug=lambda error: _log.error("a request met a bug", exc_info=error),
+        )
+
+    def _make_listener(self, pipeline: Pipeline, sock: socket.socket) -> Listener:
+        parts = self._parts
+        door = Door(pipeline, parts.batch, parts.limits, parts.timeouts, parts.clock())
+        return Listener(door, sock, parts.tls, parts.clock)
+
+    def _tell_date(self, loop: asyncio.AbstractEventLoop, pipeline: Pipeline) -> None:
+        """The Date header, made once a second."""
+        pipeline.date = formatdate(self._parts.wall(), usegmt=True).encode("ascii")
+        self._clockwork = loop.call_later(1.0, self._tell_date, loop, pipeline)
+
+
+class _Doors:
+    """The doors of listeners that may not be there yet."""
+
+    def __init__(self, listeners: list[Listener]) -> None:
+        self._listeners = listeners
+
+    def __iter__(self) -> Iterator[Door]:
+        return iter([listener.door for listener in self._listeners])
