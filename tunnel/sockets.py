@@ -1,7 +1,9 @@
 """What every TCP connection of ours is set to.
 
-A peer that vanishes without a FIN has to be noticed: by keep-alive probes while nothing is under way, and by
-TCP_USER_TIMEOUT while sent bytes are not acknowledged (otherwise Linux tries for about 15 minutes).
+A peer that vanishes without a FIN has to be noticed: by keep-alive probes while nothing is under way. On links, whose
+readers never pause, TCP_USER_TIMEOUT notices it too while sent bytes are not acknowledged. It must not be set elsewhere:
+Linux also counts the time for which a peer that is alive does not read, and would cut off a user's pager, or a process
+that leaves its stdin alone, after 30 s.
 """
 
 from __future__ import annotations
@@ -22,25 +24,25 @@ _OPTIONS = (
     ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
     ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
     ("TCP_KEEPCNT", KEEPALIVE_PROBES),
-    ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),
 )
+_LINK = (("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),)
 
 
-def tune(transport: asyncio.BaseTransport) -> None:
-    """Set the options on a connection."""
+def tune(transport: asyncio.BaseTransport, *, link: bool = False) -> None:
+    """Set the options on a connection; a `link`'s peer reads at all times."""
     sock: Any = transport.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        tune_socket(sock)
+        tune_socket(sock, link=link)
 
 
-def tune_socket(sock: Any) -> None:
+def tune_socket(sock: Any, *, link: bool = False) -> None:
     """Set the options that this platform knows. On a listening socket, its connections inherit them.
 
     A connection that has just gone keeps none, and tells so soon enough.
     """
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _OPTIONS:
+        for name, value in (*_OPTIONS, *(_LINK if link else ())):
             if (option := getattr(socket, name, None)) is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
     except OSError:
@@ -50,9 +52,9 @@ def tune_socket(sock: Any) -> None:
 def allow_stall(transport: asyncio.BaseTransport) -> None:
     """Let a peer that is alive stop reading for as long as it likes.
 
-    TCP_USER_TIMEOUT ends a connection whose peer has closed its window, though that peer answers every probe; and behind
-    a stream may be a command that reads its stdin in an hour. One that has vanished is found by keep-alive, or where
-    bytes are under way by Linux's own 15 minutes.
+    TCP_USER_TIMEOUT ends a connection whose peer has closed its window, though that peer answers every probe; and
+    behind a stream may be a command that reads its stdin in an hour. One that has vanished is found by keep-alive, or
+    where bytes are under way by Linux's own 15 minutes.
     """
     sock: Any = transport.get_extra_info("socket")
     if sock is not None and (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:
@@ -67,4 +69,6 @@ def end_after_bytes(transport: Any) -> None:
     what it holds, encrypted and unread, is lost: the last lines of a log, the last output of an exec. With these limits
     it stops the socket as soon as anything is held, and reads on when all of that was decrypted.
     """
-    transport.set_read_buffer_limits(1, 0)
+    set_limits = getattr(transport, "set_read_buffer_limits", None)
+    if set_limits is not None:  # a plain TCP transport has no such limits, and no such flaw
+        set_limits(1, 0)
