@@ -83,7 +83,7 @@ class Dialler:
         except (OSError, ValueError, TunnelError) as error:
             failures[str(address)] = explained(error)
             raise DialFailed(f"{address}: {failures[str(address)]}") from error
-        sockets.tune(transport, link=True)
+        sockets.tune(transport)
         return transport, protocol
 
     async def _connect(self, factory: Factory[P], address: Address) -> tuple[asyncio.Transport, P]:

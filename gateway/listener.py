@@ -58,7 +58,7 @@ def listening_socket(host: str, port: int, *, shared: bool = False) -> socket.so
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        tune_socket(sock)
+        tune_socket(sock, stalls=True)
         sock.bind((host, port))
     except OSError:
         sock.close()

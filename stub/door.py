@@ -68,6 +68,6 @@ class _AgentConnection(LinkConnection):
             self.abort("too many greetings are under way")
             super().connection_made(transport)
             return
-        tune(transport, link=True)
+        tune(transport)
         self._attaching.begin(self, lambda: self._door.greeted(self))
         super().connection_made(transport)

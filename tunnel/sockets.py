@@ -1,9 +1,9 @@
 """What every TCP connection of ours is set to.
 
-A peer that vanishes without a FIN has to be noticed: by keep-alive probes while nothing is under way. On links, whose
-readers never pause, TCP_USER_TIMEOUT notices it too while sent bytes are not acknowledged. It must not be set elsewhere:
-Linux also counts the time for which a peer that is alive does not read, and would cut off a user's pager, or a process
-that leaves its stdin alone, after 30 s.
+A peer that vanishes without a FIN has to be noticed: by keep-alive probes while nothing is under way, and by
+TCP_USER_TIMEOUT while sent bytes are not acknowledged (otherwise Linux tries for about 15 minutes). The latter also counts
+the time for which a living peer does not read: it is not set where that is a user's right (a pager, a command that leaves
+its stdin alone).
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ _OPTIONS = (
     ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
     ("TCP_KEEPCNT", KEEPALIVE_PROBES),
 )
-_LINK = (("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),)
+_TIMEOUT = (("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),)
 
 
-def tune(transport: asyncio.BaseTransport, *, link: bool = False) -> None:
-    """Set the options on a connection; a `link`'s peer reads at all times."""
+def tune(transport: asyncio.BaseTransport) -> None:
+    """Set the options on a connection whose peer reads, as links and API servers do (but see `allow_stall`)."""
     sock: Any = transport.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        tune_socket(sock, link=link)
+        tune_socket(sock, stalls=False)
 
 
-def tune_socket(sock: Any, *, link: bool = False) -> None:
-    """Set the options that this platform knows. On a listening socket, its connections inherit them.
+def tune_socket(sock: Any, *, stalls: bool) -> None:
+    """Set the options that this platform knows; `stalls`: the peer may stop reading for as long as it likes.
 
-    A connection that has just gone keeps none, and tells so soon enough.
+    On a listening socket, its connections inherit them. A connection that has just gone keeps none, and tells so soon
+    enough.
     """
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (*_OPTIONS, *(_LINK if link else ())):
+        for name, value in (*_OPTIONS, *(() if stalls else _TIMEOUT)):
             if (option := getattr(socket, name, None)) is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
     except OSError:
