@@ -34,7 +34,9 @@ class Wanted:
 @click.command()
 @click.argument("name")
 @click.option("--user", default="admin", help="The user's name, as the cluster's RBAC will see it.")
-@click.option("--group", "groups", multiple=True, help="A group; may be repeated.  [default: kulvert:admins]")
+@click.option(
+    "--group", "groups", multiple=True, help="A group; may be repeated.  [default: none, but kulvert:admins for admin]"
+)
 @click.option("--server", default="https://127.0.0.1:8443", envvar="KULVERT_SERVER", show_envvar=True,
               help="The users' address of the server.")  # fmt: skip
 @click.option("--certificate/--token", "by_certificate", default=True, help="A client certificate, or a signed token.")
@@ -59,7 +61,7 @@ def kubeconfig(
     It works on the state directory of the server, on its machine. The grants file says which users and groups reach
     which clusters; the cluster's own RBAC says what they may do there.
     """
-    wanted = Wanted(name, user, groups or ("kulvert:admins",), server, ttl, not by_certificate)
+    wanted = Wanted(name, user, groups or default_groups(user), server, ttl, not by_certificate)
     _check(wanted, state_dir)
     entry = entry_for(wanted, state_dir, time.time())
     target = output or (_own_kubeconfig() if merge else _STDOUT)
@@ -73,6 +75,11 @@ def kubeconfig(
         )
     write(target, merged(there, entry) if merge else entry.document())
     _told(wanted, target, merge)
+
+
+def default_groups(user: str) -> tuple[str, ...]:
+    """Nobody becomes an administrator by leaving out --group, but the user of that name."""
+    return ("kulvert:admins",) if user == "admin" else ()
 
 
 def entry_for(wanted: Wanted, state_dir: Path, now: float) -> Entry:

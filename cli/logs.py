@@ -52,8 +52,8 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    if level != "debug":
-        logging.getLogger("websockets").setLevel(logging.WARNING)  # it tells of every link, which we do ourselves
+    # At debug it writes down whole handshakes and the ends of frames: tokens, for one. Of links we tell ourselves.
+    logging.getLogger("websockets").setLevel(logging.WARNING)
 
 
 def _shared() -> list[Processor]:

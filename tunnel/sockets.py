@@ -1,9 +1,9 @@
 """What every TCP connection of ours is set to.
 
 A peer that vanishes without a FIN has to be noticed: by keep-alive probes while nothing is under way, and by
-TCP_USER_TIMEOUT while sent bytes are not acknowledged (otherwise Linux tries for about 15 minutes). The latter also counts
-the time for which a living peer does not read: it is not set where that is a user's right (a pager, a command that leaves
-its stdin alone).
+TCP_USER_TIMEOUT while sent bytes are not acknowledged (otherwise Linux tries for about 15 minutes). The latter also
+counts the time for which a living peer does not read: it is not set where that is a user's right (a pager, a command
+that leaves its stdin alone).
 """
 
 from __future__ import annotations

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from cli.terminal import Terminal
 from cli.up.request import ADMINS, HOST, PORT, USER, Request
@@ -68,4 +71,13 @@ def _commands(request: Request, started: Started, pod: tuple[str, str] | None) -
     yield f"{kubectl} exec -it {where} -- sh"
     yield f"{kubectl} logs -f {where}"
     state = shlex.quote(str(request.state_dir))
-    yield f"kulvert kubeconfig {request.cluster} --user ada --server {started.url} --state-dir {state} -o ada.yaml"
+    user = "--user ada --group kulvert:admins -o ada.yaml"
+    yield f"{_program()} kubeconfig {request.cluster} --server {started.url} --state-dir {state} {user}"
+
+
+def _program() -> str:
+    """This program, as it can be typed here."""
+    here = Path(sys.executable).parent / "kulvert"
+    if shutil.which("kulvert") or not here.exists():
+        return "kulvert"
+    return shlex.quote(str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here))

@@ -12,6 +12,7 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from cli.kubeconfig import default_groups
 from tests.cli.command import kulvert
 
 
@@ -120,3 +121,8 @@ def test_a_symbolic_link_stays_one(state: Path, tmp_path: Path) -> None:
     assert kulvert("kubeconfig", "edge", "-o", tmp_path / "link", "--state-dir", state).exit_code == 0
     assert (tmp_path / "link").is_symlink()
     assert names(yaml.safe_load((tmp_path / "target").read_text()), "contexts") == ["edge"]
+
+
+def test_nobody_is_an_administrator_by_leaving_out_the_group() -> None:
+    assert default_groups("ada") == ()
+    assert default_groups("admin") == ("kulvert:admins",)
