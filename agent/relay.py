@@ -32,8 +32,8 @@ class Relay:
     """A `tunnel.ports.RequestSink` and an `agent.upstream.UpstreamUser`. Make it, then `start` it."""
 
     __slots__ = (
-        "_answer", "_connection", "_ended", "_exchange", "_outgoing", "_policy", "_pool", "_release_owed", "_replay",
-        "_request", "_state",
+        "_answer", "_begun", "_connection", "_ended", "_exchange", "_outgoing", "_policy", "_pool", "_release_owed",
+        "_replay", "_request", "_state",
     )  # fmt: skip
 
     def __init__(self, exchange: AgentExchange, pool: UpstreamPool, policy: LocalPolicy) -> None:
@@ -45,6 +45,7 @@ class Relay:
         self._request: CheckedRequest | None = None
         self._answer: AnswerReader | None = None
         self._outgoing: Outgoing | None = None  # None: nothing follows the request's head
+        self._begun = False  # the answer's final head was passed on
         self._ended = False  # the END of our direction was sent
         self._replay = False  # may be sent once more, on a fresh connection, if a kept one closes without a byte
         self._release_owed = False  # `released` is due when the connection is closed
@@ -83,6 +84,8 @@ class Relay:
         if self._outgoing is None:
             return
         if self._state <= _OPEN and self._request is not None and self._request.upgrade is not None:
+            if self._begun:  # it was refused, and the answer that says so goes on
+                return
             self._cancel(Hop.CLIENT, Reason.CANCELLED, "the client left before its upgrade was answered")
             return
         try:
@@ -199,6 +202,7 @@ class Relay:
         heads, answer.heads = answer.heads, []
         for head in heads:
             self._ended = head.ended
+            self._begun = not head.interim
             self._exchange.send_response(head)
         if answer.switched and self._state == _OPEN and self._connection is not None:
             self._state = _HIJACKED

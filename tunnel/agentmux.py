@@ -7,12 +7,13 @@ from typing import Any
 
 from tunnel import block as blocks
 from tunnel.errors import ExchangeReset, Hop, ProtocolError, Reason
-from tunnel.exchange import SILENT, Receiving, TunnelExchange
+from tunnel.exchange import Receiving, TunnelExchange
 from tunnel.frames import ACK, FLAG_CONFIRM, FLAG_DECLINE, FLAG_OFFER, MOVE
 from tunnel.limits import MIB
 from tunnel.link import Link
 from tunnel.mux import Mux
 from tunnel.ports import AgentExchange, RequestBlock, RequestSink, ResponseBlock
+from tunnel.silent import SILENT
 
 Handler = Callable[[AgentExchange, RequestBlock], RequestSink]
 WORN = MIB

@@ -15,9 +15,10 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from tunnel import websocket
-from tunnel.errors import ProtocolError
+from tunnel.errors import HeadError, ProtocolError
 from tunnel.handshake import PATH, SUBPROTOCOL
-from tunnel.limits import KIB
+from tunnel.head import RequestReader
+from tunnel.limits import KIB, HeadLimits
 from tunnel.websocket import BINARY, CLOSE, NORMAL, WebSocketFailed, WebSocketReader
 
 MAX_MESSAGE = 64 * KIB
@@ -154,9 +155,15 @@ class WebSocketServer(_WebSocket):
 
     def __init__(self) -> None:
         self._server = ServerProtocol(subprotocols=_SUBPROTOCOLS)
+        self._strict = RequestReader(HeadLimits())
         super().__init__(self._server, masks=False)
 
     def _feed_handshake(self, data: bytes) -> None:
+        """The library takes heads that a load balancer could read otherwise (two Hosts): ours has to agree first."""
+        try:
+            self._strict.feed(data)
+        except HeadError as refused:
+            self._refuse(400, f"{refused}\n")
         self._server.receive_data(data)
         for event in self._server.events_received():
             assert isinstance(event, Request)

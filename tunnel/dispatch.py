@@ -43,7 +43,10 @@ class Dispatch:
             elif found.receive_link is link or self._placed(link, found, kind, flags, payload):
                 self._deliver(found, kind, flags, payload)
         elif kind == HEAD:
-            self._head_fragment(link, flags, exchange, payload)
+            if flags & FLAG_MORE or link.begun is not None:
+                self._head_fragment(link, flags, exchange, payload)
+            else:
+                self._head(link, flags, exchange, payload)
         elif kind == CREDIT:
             self._credit(link, exchange, payload)
         elif kind == RESET:
@@ -112,12 +115,7 @@ class Dispatch:
         return False
 
     def _head_fragment(self, link: Link, flags: int, exchange: int, payload: bytes) -> None:
-        begun, link.begun = link.begun, None
-        if begun is None and not flags & FLAG_MORE:
-            self._head(link, flags, exchange, payload)
-            return
-        if begun is None:
-            begun = Fragments(flags, exchange, self.clock())
+        begun, link.begun = link.begun or Fragments(flags, exchange, self.clock()), None
         block = begun.add(flags, exchange, payload, self.limits.head_block)
         if block is None:
             link.begun = begun

@@ -15,7 +15,7 @@ from tunnel.errors import ExchangeReset, Hop, ProtocolError, Reason
 from tunnel.frames import FLAG_ACK, FLAG_END, RESET
 from tunnel.held import HeldFrame, HeldFrames
 from tunnel.outgoing import Outgoing
-from tunnel.ports import Headers
+from tunnel.silent import SILENT
 
 if TYPE_CHECKING:
     from tunnel.link import Link
@@ -31,17 +31,6 @@ class Receiving(enum.IntEnum):
     ENDED = 3
 
 
-class Silent:
-    """The sink of an exchange whose owner has been told everything, or does not want to hear more."""
-
-    def on_response(self, head: object) -> None: ...
-    def on_data(self, data: bytes) -> None: ...
-    def on_end(self, trailers: Headers) -> None: ...
-    def on_reset(self, error: ExchangeReset) -> None: ...
-    def on_writable(self) -> None: ...
-
-
-SILENT = Silent()
 _STREAMING = (Receiving.BODY, Receiving.HIJACKED)
 
 
@@ -103,9 +92,10 @@ class TunnelExchange(Outgoing):
             raise ProtocolError(f"DATA for an exchange that is {self.receiving.name}")
         if not payload:
             raise ProtocolError("empty DATA")
-        self._received += len(payload)
-        if self._received > self.granted:
+        received = self._received + len(payload)
+        if received > self.granted:
             raise ProtocolError("DATA beyond its credit")
+        self._received = received
         self.receive_link.carried += len(payload)
         self.sink.on_data(payload)
         if flags & FLAG_END:

@@ -1,4 +1,4 @@
-"""Stand-ins for what the lead's tunnel gives the agent: an exchange that records."""
+"""Stand-ins for what the tunnel gives the agent: an exchange that records."""
 
 from __future__ import annotations
 

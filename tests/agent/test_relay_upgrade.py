@@ -144,6 +144,24 @@ async def test_another_answer_is_passed_and_its_connection_never_used_again(name
         assert all(SMUGGLED not in client.seen for client in world.server.clients)
 
 
+async def test_a_refusal_that_still_streams_survives_the_stubs_end(before: Before) -> None:
+    released = asyncio.Event()
+
+    async def rest_of_it(client: Client) -> None:
+        await released.wait()
+        await client.say(b"refused")
+        await client.rest()
+
+    answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 7\r\n\r\n"
+    async with before(switching(answer, rest_of_it)) as world:
+        exchange, relay = world.start(websocket())
+        await exchange.until(lambda: exchange.heads)
+        relay.on_end([])
+        released.set()
+        await exchange.over()
+        assert (exchange.reset, exchange.data, exchange.ended) == (None, b"refused", True)
+
+
 async def test_a_refused_upgrade_with_pipelined_bytes_behind_it(before: Before) -> None:
     async with before(switching(REFUSALS["400"] + OK)) as world:
         exchange, _ = world.start(websocket())

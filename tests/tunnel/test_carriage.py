@@ -239,3 +239,14 @@ def test_random_bytes_are_refused_or_wait_for_more() -> None:
             assert server.receive(rng.randbytes(rng.randint(1, 300))) == []
         except ProtocolError:
             assert not server.open
+
+
+@pytest.mark.parametrize(
+    "line", [b"Host: b\r\n", b"Content-Length: 0\r\nContent-Length: 0\r\n", b"X: a\r\n b\r\n", b"X : a\r\n"]
+)
+def test_a_head_that_a_load_balancer_could_read_otherwise_is_refused(line: bytes) -> None:
+    server = WebSocketServer()
+    with pytest.raises(ProtocolError):
+        server.receive(get()[:-2] + line + b"\r\n")
+    assert server.pending().startswith(b"HTTP/1.1 400 ")
+    assert not server.open
