@@ -114,7 +114,7 @@ async def test_a_download_of_100_mib_is_whole(kubectl: Through, pod: str) -> Non
 async def test_a_connection_stays_open_in_silence_and_answers_at_once(kubectl: Through, pod: str) -> None:
     async with forwarding(kubectl, pod, echo) as (_, port), asyncio.timeout(15):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for pause in (0, 0, 2):
+        for pause in (0, 0, 1.5):
             await asyncio.sleep(pause)
             writer.write(b"ping")
             async with asyncio.timeout(5 if pause == 0 else 1):

@@ -103,7 +103,7 @@ async def test_followed_logs_survive_silence(kubectl: Through, pod: str, log: Pa
         append(log, "before\n")
         assert await following.line() == "before"
         with pytest.raises(TimeoutError):
-            await following.line(3)
+            await following.line(2)
         append(log, "after\n")
         assert await following.line(AT_ONCE) == "after"
 

@@ -63,7 +63,7 @@ async def test_a_quiet_watch_survives_and_is_awake_at_once(cluster_a: Cluster, k
     async with kubectl.running("get", "configmaps", seen, "-o", "name", "--watch") as watching:
         assert await watching.line() == f"configmap/{seen}"
         with pytest.raises(TimeoutError):
-            await watching.line(5)
+            await watching.line(3)
         assert watching.process.returncode is None
         await change(cluster_a, seen, "awake")
         assert await watching.line(AT_ONCE) == f"configmap/{seen}"
