@@ -31,6 +31,9 @@ from tunnel.ports import AgentExchange, RequestBlock, RequestSink
 
 log = structlog.get_logger("kulvert.agent")
 
+PATIENT = 1.5
+"""The back-off's growth: whoever was away for some seconds finds its agents again within half of that."""
+
 
 class AgentApp:
     """`run` is its life, `stop` ends it in order. Raises ConfigError or NoAccess where the settings cannot work."""
@@ -112,7 +115,7 @@ class AgentApp:
             links=LinkPoolLimits(most=settings.max_links),
             patience=float(settings.drain),
         )
-        return Agent(setting, Dialler(self._dial()), relay, batch, BackOff(random.random))
+        return Agent(setting, Dialler(self._dial()), relay, batch, BackOff(random.random, factor=PATIENT))
 
     def _dial(self) -> DialSettings:
         settings = self._settings

@@ -116,9 +116,14 @@ class AgentSession:
         self.mux.close(reason)
         self._ended.set()
 
-    async def gone(self) -> None:
-        """Wait until its connections are closed, last bytes written: `LinkConnection.end` bounds that."""
-        while any(connection.transport is not None for connection in self._connections):  # noqa: ASYNC110
+    async def gone(self, patience: float = 3.0) -> None:
+        """Wait until its connections are closed, their last bytes written; those that take too long are aborted."""
+        deadline = asyncio.get_running_loop().time() + patience
+        while open_ones := [connection for connection in self._connections if connection.transport is not None]:
+            if asyncio.get_running_loop().time() >= deadline:
+                for connection in open_ones:
+                    connection.abort("the session has ended")
+                return
             await asyncio.sleep(0.02)
 
     # --- an API server that answers nobody (agent.silence)
@@ -127,7 +132,7 @@ class AgentSession:
         """Requests that have waited for an answer's first head since the last look that is `patience` seconds ago."""
         now, marks = asyncio.get_running_loop().time(), self._marks
         marks.append((now, self.mux.highest))
-        while now - marks[0][0] >= patience:
+        while marks and now - marks[0][0] >= patience:
             self._mark = marks.popleft()[1]
         mark = self._mark
         return [one for one in self.mux.exchanges.values() if one.id <= mark and not one.started and not one.reset]

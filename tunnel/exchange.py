@@ -146,7 +146,9 @@ class TunnelExchange(Outgoing):
         """Half a window was consumed within a round trip: the window is what bounds the speed, so double it."""
         now = self.mux.clock()
         if self._window_since and now - self._window_since < self.mux.rtt + 0.001:
-            self._window = min(2 * self._window, self.mux.limits.own_credit_max)
+            limits = self.mux.limits
+            share = max(limits.own_credit, limits.own_credit_sum // max(1, len(self.mux.own_links)))
+            self._window = max(self._window, min(2 * self._window, limits.own_credit_max, share))
         self._window_since = now
 
     # --- RESET

@@ -32,6 +32,8 @@ class LinkLimits:
     shared_credit: int = 64 * KIB
     own_credit: int = 256 * KIB
     own_credit_max: int = 4 * MIB
+    own_credit_sum: int = 64 * MIB
+    """What the windows of a session's own links may grow to together, so that many stalled readers stay affordable."""
     send_queue: int = 64 * KIB
     transport_buffer: int = 64 * KIB
     control_queue: int = 256 * KIB

@@ -270,10 +270,12 @@ async def test_the_last_bytes_arrive_when_an_agent_drains(stub: Stub) -> None:
     async with attached(stub, handler) as real:
         asked = ask(stub)
         await eventually(lambda: handler.begun)
+        (session,) = real.agent.sessions
         draining = asyncio.create_task(real.agent.drain())
         await asyncio.sleep(0.1)
         handler.answer(handler.begun[0][0], b"x" * 60_000)
         await draining
+    assert [connection.transport for connection in session._connections] == [None] * len(session._connections)
     await eventually(lambda: asked.over)
     assert (asked.reset, len(asked.body)) == (None, 60_000)
 

@@ -43,3 +43,17 @@ def test_a_console_is_for_reading() -> None:
     lines = logged("info", "console")
     assert "attached" in lines[0]
     assert "cluster=edge" in lines[0]
+
+
+def test_a_library_that_writes_handshakes_down_at_debug_is_never_heard() -> None:
+    """websockets shows whole heads and the ends of frames there: tokens, for one."""
+    program = """
+import logging
+from cli import logs
+logs.configure("debug", "json")
+logging.getLogger("websockets.server").debug("< Authorization: Bearer planted")
+logging.getLogger("kulvert.x").debug("heard")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "heard" in done.stderr
+    assert "planted" not in done.stderr

@@ -105,21 +105,22 @@ async def test_kubectl_reads_the_clusters_own_no_as_if_it_had_asked_directly(
     assert 'User "ann" cannot' in (await cluster_a.kubectl("get", "pods", kubeconfig=kubeconfig)).err
 
 
+@pytest.mark.usefixtures("viewers")
 async def test_each_user_reaches_what_the_grants_allow(
-    granted: Platform, viewers: None, cluster_a: Cluster, cluster_b: Cluster
+    granted: Platform, cluster_a: Cluster, cluster_b: Cluster
 ) -> None:
     anna, bea = User(granted, "anna", ["devs"]), User(granted, "bea", ["bens"])
     for user, yes, no in ((anna, cluster_a, cluster_b), (bea, cluster_b, cluster_a)):
         seen = await user.get(yes.name, "/api/v1/namespaces/kube-system")
         assert (seen.status, seen.json["metadata"]["uid"]) == (200, yes.uid)
-        record = audit_of(granted, seen.audit_id)
+        (record,) = await audit_of(granted, seen.audit_id)
         assert (record["user"]["username"], record["annotations"]["kulvert.dev/cluster"]) == (user.name, yes.name)
         unseen = await user.get(yes.name, "/api/v1/namespaces/kube-system/secrets")
         assert unseen.status == 403  # view is no more than view, and the cluster says so
         assert b"Kulvert" not in unseen.body
         refused = await user.get(no.name, "/api/v1/namespaces/kube-system")
         refused.expect(403, "Forbidden", "gateway", "Kulvert's gateway does not let you do this")
-        record = audit_of(granted, refused.audit_id)
+        (record,) = await audit_of(granted, refused.audit_id)
         assert record["user"]["username"] == user.name
         assert record["annotations"]["kulvert.dev/decision"] == "forbid"
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import Cluster
-from tests.support.https import Answer, Broken, Https, User
+from tests.support.https import Answer, Broken, Https, User, audit_of
 from tests.support.platform import ADMINS, Platform
 
 WATCH = "/api/v1/namespaces/kube-system/serviceaccounts?watch=true&timeoutSeconds=1&resourceVersion="
@@ -109,6 +109,8 @@ async def test_every_order_on_one_connection(platform: Platform, cluster_a: Clus
     walked = await asyncio.gather(*map(one, orders))
     ids = [answer.audit_id for answers in walked for answer in answers]
     assert len(ids) == len(set(ids)) == 720
+    taken = [pair for order, answers in zip(orders, walked, strict=True) for pair in zip(order, answers, strict=True)]
+    await audit_of(platform, *(answer.audit_id for step, answer in taken if step.audited))
     records: dict[str, list[dict[str, Any]]] = {}
     for event in platform.audit():
         if event["stage"] == "ResponseComplete":

@@ -26,20 +26,23 @@ OUTPUT = 4 * MIB
 LOG = "/clusters/alpha/api/v1/namespaces/default/pods/talker/log?follow=true"
 
 LIMITS = LinkLimits()
-TLS = 64 * KIB
-"""What uvloop and OpenSSL hold for one TLS connection that has seen a full record in each direction, and no backlog."""
-READ = 256 * KIB
-"""uvloop's high-water mark for what it has decrypted, and its protocol has not taken."""
-SERVER = (
-    LIMITS.own_credit  # what the agent may have sent, and the client has not taken
-    + DoorLimits().write_buffer + LIMITS.frame_payload  # the client's transport, and the write that filled it
-    + 2 * TLS + READ  # the client's connection, and the own link
-)  # fmt: skip
-AGENT = (
-    LIMITS.send_queue + READ  # the exchange's queue, and the read that filled it
-    + LIMITS.transport_buffer + LIMITS.frame_payload  # the own link's transport
-    + 2 * TLS + READ  # the own link, and the API server's connection
-)  # fmt: skip
+TLS_READ = 256 * KIB
+"""uvloop's SSL_READ_MAX_SIZE: the buffer that each TLS connection reads into, and the most that one read gives."""
+
+
+def bio(most: int) -> int:
+    """OpenSSL's memory BIO, which grows by a third at a time and never shrinks, when it has held so much."""
+    return most * 4 // 3
+
+
+COMMITTED = LIMITS.transport_buffer + LIMITS.frame_payload
+"""What a link hands to its transport: up to the high-water mark, and the frame that crosses it."""
+TO_CLIENT = LIMITS.own_credit + DoorLimits().write_buffer
+"""The client's transport takes what the agent may send without new credit, beyond its own high-water mark."""
+SERVER = TLS_READ + bio(TLS_READ) + TO_CLIENT + bio(TO_CLIENT)
+"""For each reader: the own link, which is read, and the client's connection, which is full."""
+AGENT = TLS_READ + bio(TLS_READ) + LIMITS.send_queue + TLS_READ + COMMITTED + bio(COMMITTED)
+"""For each reader: the API server's connection, the exchange's queue and the read that filled it, the own link."""
 SLACK = 32 * MIB
 """The processes' own growth (allocator, imports on first use), whatever the number of readers."""
 
@@ -101,9 +104,10 @@ async def test_two_hundred_stalled_readers_hold_a_bounded_memory_and_delay_nobod
     for name, bound, one, other in zip(("server", "agent"), (SERVER, AGENT), before, after, strict=True):
         grown = other.rss - one.rss
         assert grown < READERS * bound + SLACK, f"{name}: {grown / MIB:.0f} MiB"
-    assert len(flood) > 50
-    assert flood[int(len(flood) * 0.99)] < 1.0
-    assert during[int(len(during) * 0.99)] < max(0.1, 5 * before_times[int(len(before_times) * 0.99)])
+    assert flood[-1] < 5.0  # both processes work as fast as they can, and yet everybody has a turn
+    middle = len(during) // 2
+    assert during[middle] < max(0.05, 4 * before_times[len(before_times) // 2])
+    assert during[-1] < 1.0
     for reader in readers:
         async with reader:
             pass

@@ -352,3 +352,9 @@ def test_audit_ids_are_uuids_and_all_different(base: bytes) -> None:
 def test_audit_ids_go_on_past_the_end_of_their_counter() -> None:
     ids = AuditIds(lambda count: b"\xff" * count)
     assert [ids()[-12:], ids()[-12:]] == ["000000000000", "000000000001"]
+
+
+def test_what_gives_a_hand_inside_a_container_is_marked_whatever_its_method() -> None:
+    exec_by_get = record(info=request_info("GET", b"/api/v1/namespaces/a/pods/p/exec"))
+    assert read(exec_by_get)["annotations"]["kulvert.dev/interactive"] == "true"
+    assert "kulvert.dev/interactive" not in read(record())["annotations"]

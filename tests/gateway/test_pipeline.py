@@ -423,3 +423,13 @@ async def test_limits_come_from_the_settings() -> None:
     async with gate(limits=DoorLimits(large_body=10)) as g:
         g.connect().send(get(b"/clusters/a/api", method=b"POST", more=b"Content-Length: 11\r\n"))
         assert g.clusters.last.head.long
+
+
+async def test_more_lines_than_the_link_takes_stay_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent would end the link, and with it everybody's requests."""
+    monkeypatch.setattr("gateway.pipeline.MAX_LINES", 4)
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(b"/clusters/a/api", more=b"Accept: a\r\nAccept-Language: b\r\n"))
+        assert read(wire.take())[0].status == 431
+        assert not g.clusters.opened

@@ -366,9 +366,8 @@ async def attached(stub: Stub, handler: Answering | None = None, **setting: Any)
     there = len(stub.sessions.all())
     async with Real(stub, handler, **setting) as real:
         await eventually(lambda: len(stub.sessions.all()) > there and real.agent.attached)
+        await asyncio.sleep(0.02)  # its tasks have begun, too: `nothing_left` may look
         yield real
-
-
 
 
 def insecure() -> ssl.SSLContext:
@@ -377,5 +376,3 @@ def insecure() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.cluster_api import until
 from tests.support.platform import Platform
 
 LIMIT = 1 << 20
@@ -127,6 +128,11 @@ class Https:
         self.say(method, target, *headers, body=body)
         return await self.answer(timeout)
 
+    async def answered_end(self, timeout: float = 5.0) -> bytes:
+        """The last chunk of a stream that ends whole, behind whatever else there is."""
+        async with asyncio.timeout(timeout):
+            return (await self.reader.readuntil(b"\r\n0\r\n\r\n"))[-5:]
+
     async def ended(self, timeout: float = 5.0) -> bytes:
         """Everything until the server closes."""
         got = b""
@@ -191,11 +197,15 @@ class User:
             await asyncio.sleep(0.05)
 
 
-def audit_of(platform: Platform, audit_id: str) -> dict[str, Any]:
-    """The one record that completes a request."""
-    found = [e for e in platform.audit() if e["auditID"] == audit_id and e["stage"] == "ResponseComplete"]
-    assert len(found) == 1, f"{len(found)} records of {audit_id}"
-    return found[0]
+async def audit_of(platform: Platform, *audit_ids: str) -> list[dict[str, Any]]:
+    """The records that complete these requests, one each: they are written right after the answers."""
+
+    async def found() -> list[dict[str, Any]] | None:
+        events = [e for e in platform.audit() if e["auditID"] in audit_ids and e["stage"] == "ResponseComplete"]
+        return events if len(events) >= len(audit_ids) else None
+
+    records = {event["auditID"]: event for event in await until(found, "audit records", 3) or ()}
+    return [records[audit_id] for audit_id in audit_ids]
 
 
 def children(pid: int) -> list[int]:
