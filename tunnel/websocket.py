@@ -157,6 +157,8 @@ class WebSocketReader:
         if opcode == PING:
             self._answer(PONG, payload)
         elif opcode == CLOSE:
+            if self._message >= 0:
+                raise WebSocketFailed(PROTOCOL, "a close within a message")
             self.closed = True
             self._answer(CLOSE, payload[:2] if len(payload) > 1 else b"")
 
