@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from websockets.frames import Frame
 from websockets.protocol import Protocol, Side, State
@@ -58,10 +58,22 @@ def written(described: list[tuple[int, int, bool, bool]]) -> bytes:
     return raw
 
 
+def library_counts_a_control_frame(described: list[tuple[int, int, bool, bool]]) -> bool:
+    """The library counts a control frame's payload towards the fragmented message around it; RFC 6455, 5.4 does not."""
+    message = 0
+    for opcode, size, fin, _ in described:
+        if opcode in (PING, PONG) and message + size > LIMIT:
+            return True
+        if opcode in (BINARY, CONT):
+            message = 0 if fin else message + size
+    return False
+
+
 @given(st.lists(frames, max_size=8))
 def test_we_take_what_the_library_takes_and_refuse_what_it_refuses(
     described: list[tuple[int, int, bool, bool]],
 ) -> None:
+    assume(not library_counts_a_control_frame(described))
     raw = written(described)
     stream, failed = theirs(raw)
     got, _, refused = ours([raw])
