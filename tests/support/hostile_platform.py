@@ -5,6 +5,7 @@ What the processes print is kept, since the search for secrets reads all of it i
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from collections.abc import Iterable
@@ -14,8 +15,10 @@ from typing import Any
 
 import yaml
 
+from auth.jointoken import JoinToken
 from auth.pki import CertificateAuthority, Issued
-from gateway.compose import State
+from gateway.registry import Cluster, SqliteRegistry
+from gateway.state import State
 from tests.support.platform import ADMINS, Grant, Platform, grant
 from tests.support.processes import Process
 
@@ -36,18 +39,30 @@ GRANTS: tuple[Grant, ...] = (
 class ThreatPlatform(Platform):
     """Clusters `rogue-N` are registered, each with a join token of its own, for hostile agents."""
 
-    def __init__(self, directory: Path, grants: Iterable[Grant] = GRANTS, **settings: Any) -> None:
+    def __init__(self, directory: Path, *flags: str, grants: Iterable[Grant] = GRANTS) -> None:
         super().__init__(directory, grants)
-        self._more = settings
-        self._rogues = iter([(f"rogue-{number}", self.join_token(f"rogue-{number}")) for number in range(ROGUES)])
+        self._flags = flags
+        self._rogues = iter(self._register_rogues())
         self.authority = CertificateAuthority.create("some other CA", time.time())
         self.context = cache(self._context)
         self.logs: list[Path] = []
 
     def _run(self, name: str, *args: str | Path, log: Path | None = None) -> Process:
-        process = super()._run(name, *args, "--log-level", "debug", log=log)
+        flags = self._flags if name == "server" else ()
+        process = super()._run(name, *args, "--log-level", "debug", *flags, log=log)
         self.logs.append(process.log)
         return process
+
+    def _register_rogues(self) -> list[tuple[str, str]]:
+        registry, now = SqliteRegistry(self.state / "clusters.db"), time.time()
+        made = [(f"rogue-{number}", JoinToken.create(os.urandom)) for number in range(ROGUES)]
+        try:
+            for name, token in made:
+                registry.add(Cluster(name, None, now))
+                registry.add_join_token(token.stored(name, now + 3600))
+        finally:
+            registry.close()
+        return [(name, token.text()) for name, token in made]
 
     def rogue(self) -> tuple[str, str]:
         """A cluster that nobody is attached as yet, and its join token."""
@@ -72,24 +87,14 @@ class ThreatPlatform(Platform):
 
     def recorded_config(self, name: str, port: int, ca: bytes, servers: str = "", **settings: Any) -> Path:
         """The configuration of an agent whose API server listens on a port of 127.0.0.1."""
-        kubeconfig, token = self.directory / f"{name}.kubeconfig", self.directory / f"{name}.token"
+        kubeconfig = self.directory / f"{name}.kubeconfig"
         write_recorded_kubeconfig(kubeconfig, port, ca)
-        token.write_text(self.join_token(name))
-        path = self.directory / f"{name}.agent.yaml"
-        document = {
-            "servers": [servers or f"https://localhost:{self.agents_port}"],
-            "cluster": name,
-            "joinTokenFile": str(token),
-            "caFile": str(self.state / "ca.crt"),
-            "kubeconfig": str(kubeconfig),
-            "agent": f"agent-{name}",
-        }
-        path.write_text(yaml.safe_dump(document | settings))
-        return path
+        self._prepare(name, kubeconfig, ({"servers": [servers]} if servers else {}) | settings)
+        return self._prepared[name]
 
     async def start_recorded(self, name: str, port: int, ca: bytes) -> None:
         """Attach one."""
-        self._prepared[name] = self.recorded_config(name, port, ca)
+        self.recorded_config(name, port, ca)
         await self.restart_agent(name)
 
     def launch_agent(self, name: str, config: Path) -> Process:
@@ -135,3 +140,16 @@ def _load(context: ssl.SSLContext, issued: Issued, directory: Path) -> None:
     path.write_bytes(issued.certificate + issued.key)
     context.load_cert_chain(path)
     path.unlink()
+
+
+def listening(pid: int) -> list[str]:
+    """The sockets of a process that listen, TCP and UDP."""
+    links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd") if os.path.islink(entry.path)]
+    inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
+    found = []
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[9] in inodes and (fields[3] == "0A" or table.startswith("udp")):
+                found.append(line)
+    return found

@@ -1,8 +1,8 @@
 """One cluster's answer poisons another's: a hostile API server, behind a real agent.
 
 A user's connection may carry beta's answer after the hostile cluster's: what follows each trick on the same connection
-is beta's own answer, or the connection's end. (What it answers to its own requests is its own affair: a late surplus may
-well be the next answer of the same cluster.)
+is beta's own answer, or the connection's end. (What it answers to its own requests is its own affair: a late surplus
+may well be the next answer of the same cluster.)
 """
 
 from __future__ import annotations
