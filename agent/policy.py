@@ -17,6 +17,7 @@ from tunnel.block import FORBIDDEN_IN_REQUESTS
 from tunnel.errors import Reason, TunnelError
 from tunnel.headcheck import FIELD, VCHAR
 from tunnel.impersonate import ImpersonationRefused, checked_impersonation, read_impersonation
+from tunnel.known import KnownLines
 from tunnel.limits import HeadLimits
 from tunnel.ports import Headers, RequestBlock
 
@@ -61,6 +62,8 @@ class CheckedRequest:
     upgrade: bytes | None
     length: int | None
     """How long the body is; 0 where there is none."""
+    known: KnownLines | None = field(default=None, repr=False)
+    """All headers behind the first one, an audit-id, where they are remembered."""
 
 
 def checked(head: RequestBlock, policy: LocalPolicy) -> CheckedRequest:
@@ -69,8 +72,19 @@ def checked(head: RequestBlock, policy: LocalPolicy) -> CheckedRequest:
     :raises HeadRefused: REFUSED_HEAD for a malformed head or a foreign credential, PROTECTED_IDENTITY for an
         identity that the local policy does not allow.
     """
-    headers = head.headers
     _check_line(head.method, head.target, policy.limits)
+    if head.known is None:
+        return _checked(head, policy)
+    key = (id(policy), head.upgrade, head.ended)
+    found = head.known.derived.get(key)
+    if found is None:
+        found = head.known.derived[key] = _checked(head, policy)
+    return CheckedRequest(head.method, head.target, head.headers, found.upgrade, found.length, head.known)
+
+
+def _checked(head: RequestBlock, policy: LocalPolicy) -> CheckedRequest:
+    """All but the request line, which the same headers may follow again: this holds for any."""
+    headers = head.headers
     names = [name for name, _ in headers]
     _check_names(names, policy.limits)
     if b"".join([value for _, value in headers]).translate(None, FIELD):

@@ -10,8 +10,10 @@ from __future__ import annotations
 from agent.access import ApiServer
 from agent.policy import CheckedRequest
 from tunnel.body import LAST_CHUNK
-from tunnel.errors import TunnelError
+from tunnel.errors import HeadError, TunnelError
 from tunnel.head import render_request_head
+from tunnel.known import KnownLines
+from tunnel.ports import Headers
 
 
 class BodyMismatch(TunnelError):
@@ -20,14 +22,40 @@ class BodyMismatch(TunnelError):
 
 def render(request: CheckedRequest, server: ApiServer, authorization: bytes | None) -> bytes:
     """The head's bytes. Raises HeadError rather than write something that could be read in another way."""
-    headers = [(b"host", server.authority), *request.headers]
+    target = server.prefix + request.target
+    if request.known is None:
+        return render_request_head(request.method, target, _headers(request, request.headers, server, authorization))
+    tail, lines = _tail(request, request.known, server, authorization)
+    head = b"%b %b HTTP/1.1\r\naudit-id: %b\r\n%b" % (request.method, target, request.headers[0][1], tail)
+    if head.count(b"\n") != lines + 2 or head.count(b" ", 0, len(head) - len(tail)) != 3:
+        raise HeadError("a head that cannot be written", 500)
+    return head
+
+
+def _headers(request: CheckedRequest, own: Headers, server: ApiServer, authorization: bytes | None) -> Headers:
+    """The request's own, and what the agent says: where to, its credential, and the framing on this connection."""
+    headers = [(b"host", server.authority), *own]
     if authorization is not None:
         headers.append((b"authorization", authorization))
     if request.upgrade is not None:
         headers.append((b"connection", b"Upgrade"))
     elif request.length is None:
         headers.append((b"transfer-encoding", b"chunked"))
-    return render_request_head(request.method, server.prefix + request.target, headers)
+    return headers
+
+
+def _tail(
+    request: CheckedRequest, known: KnownLines, server: ApiServer, authorization: bytes | None
+) -> tuple[bytes, int]:
+    """(all lines but the first and the Audit-ID, their number): made once for a client that sends the same again."""
+    slot = ("tail", request.length is None)
+    made_for, tail, lines = known.derived.get(slot, (None, b"", 0))
+    if made_for != (server, authorization):
+        whole = render_request_head(b"GET", b"/", _headers(request, known.headers, server, authorization))
+        tail = whole.partition(b"\r\n")[2]
+        lines = tail.count(b"\n")
+        known.derived[slot] = ((server, authorization), tail, lines)
+    return tail, lines
 
 
 class RequestBody:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
@@ -59,8 +59,11 @@ class Result:
         return len(self.latencies) / self.seconds
 
 
-async def run(target: Target, connections: int, requests: int) -> Result:
-    """`requests` GETs in all over `connections` connections, each sending the next when it has its answer."""
+async def run(target: Target, connections: int, requests: int, ready: Callable[[], None] = lambda: None) -> Result:
+    """`requests` GETs in all over `connections` connections, each sending the next when it has its answer.
+
+    `ready` is called when all connections are there: handshakes are not part of what a request costs.
+    """
     loop = asyncio.get_running_loop()
     parts = urlsplit(target.url)
     assert parts.hostname
@@ -69,6 +72,7 @@ async def run(target: Target, connections: int, requests: int) -> Result:
     where = (parts.hostname, parts.port)
     for _ in range(connections):
         await loop.create_connection(lambda: _Connection(crew), *where, ssl=target.tls, server_hostname=parts.hostname)
+    ready()
     began = time.perf_counter()
     for worker in crew.workers:
         worker.ask()

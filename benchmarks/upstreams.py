@@ -7,10 +7,12 @@ import os
 import ssl
 import sys
 import time
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -31,8 +33,13 @@ class Upstream:
     name: str
     url: str
     kubeconfig: Path
-    tls: ssl.SSLContext = field(repr=False)
+    ca: str = field(repr=False)
     headers: tuple[str, ...] = field(repr=False)
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """Verifies its certificate."""
+        return ssl.create_default_context(cadata=self.ca)
 
 
 def _impersonating(token: str) -> tuple[str, ...]:
@@ -47,8 +54,8 @@ async def testbed(directory: Path) -> AsyncIterator[Upstream]:
         await bind(cluster, "cluster-admin", group="kulvert:admins")
         await create_pod(cluster, "demo")
         kubeconfig = await token_kubeconfig(cluster, identity.token, "agent.kubeconfig")
-        tls = ssl.create_default_context(cafile=str(cluster.ca_file))
-        yield Upstream("testbed", cluster.server + POD, kubeconfig, tls, _impersonating(identity.token))
+        ca = cluster.ca_file.read_text()
+        yield Upstream("testbed", cluster.server + POD, kubeconfig, ca, _impersonating(identity.token))
 
 
 @asynccontextmanager
@@ -64,7 +71,7 @@ async def sample(directory: Path) -> AsyncIterator[Upstream]:
         kubeconfig.write_text(yaml.safe_dump(document))
         ca = _ca(document)
         url = f"https://127.0.0.1:{port.number}{POD}"
-        yield Upstream("sample", url, kubeconfig, ssl.create_default_context(cadata=ca), _impersonating(token))
+        yield Upstream("sample", url, kubeconfig, ca, _impersonating(token))
     finally:
         await stop([process])
         port.release()
@@ -83,11 +90,45 @@ async def static(directory: Path) -> AsyncIterator[Upstream]:
         await _until_open(port.number, process)
         url, ca = f"https://127.0.0.1:{port.number}", authority.certificate_pem.decode()
         kubeconfig = _kubeconfig(directory / "static.kubeconfig", url, ca)
-        tls = ssl.create_default_context(cadata=ca)
-        yield Upstream("static", url + POD, kubeconfig, tls, _impersonating("benchmark-token"))
+        yield Upstream("static", url + POD, kubeconfig, ca, _impersonating("benchmark-token"))
     finally:
         await stop([process])
         port.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Two bare splices in a row before an upstream."""
+
+    url: str
+    tls: ssl.SSLContext = field(repr=False)
+    pids: tuple[int, int]
+
+
+@asynccontextmanager
+async def floor(upstream: Upstream, directory: Path) -> AsyncIterator[Floor]:
+    """What any two Python processes would cost here."""
+    now, ports = time.time(), (Port(), Port())
+    authority = CertificateAuthority.create("floor", now)
+    issued = authority.issue_server(["127.0.0.1"], now, 86_400)
+    chain, ca, both = directory / "floor.pem", directory / "floor.ca", directory / "floor.both"
+    chain.write_bytes(issued.certificate + issued.key)
+    ca.write_bytes(authority.certificate_pem)
+    both.write_text(upstream.ca)
+    parts = urlsplit(upstream.url)
+    legs = [(ports[0].number, ports[1].number, ca), (ports[1].number, parts.port, both)]
+    module = [sys.executable, "-m", "benchmarks.splice", str(chain)]
+    processes = [_run(f"splice{n}", [*module, *map(str, leg)], directory) for n, leg in enumerate(legs)]
+    try:
+        for port, process in zip(ports, processes, strict=True):
+            await _until_open(port.number, process)
+        url = f"https://127.0.0.1:{ports[0].number}{parts.path}"
+        tls = ssl.create_default_context(cadata=authority.certificate_pem.decode())
+        yield Floor(url, tls, (processes[0].pid, processes[1].pid))
+    finally:
+        await stop(processes)
+        for port in ports:
+            port.release()
 
 
 UPSTREAMS = {"static": static, "sample": sample, "testbed": testbed}
@@ -112,16 +153,12 @@ async def _until_open(port: int, process: Process) -> None:
 
 
 def _ca(document: dict[str, object]) -> str:
-    from base64 import b64decode
-
     clusters = document["clusters"]
     assert isinstance(clusters, list)
     return b64decode(clusters[0]["cluster"]["certificate-authority-data"]).decode()
 
 
 def _kubeconfig(path: Path, url: str, ca: str) -> Path:
-    from base64 import b64encode
-
     cluster = {"server": url, "certificate-authority-data": b64encode(ca.encode()).decode()}
     document = {
         "apiVersion": "v1",

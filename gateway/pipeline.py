@@ -31,7 +31,7 @@ from gateway.registry import Cluster
 from gateway.requestinfo import RequestInfo, request_info
 from gateway.retry import may_retry
 from gateway.route import Route, Router, proxied_prefix
-from gateway.upstreamhead import sort_headers, upstream_headers
+from gateway.upstreamhead import sorted_once, upstream_headers
 from stub.errors import StubError
 from tunnel.block import MAX_LINES
 from tunnel.errors import ExchangeReset, HeadError, Reason
@@ -159,7 +159,7 @@ class Pipeline:
         """The head for the cluster: from lists of what may pass, with the impersonation last."""
         head = passage.head
         proxied = passage.proxied = proxied_prefix(route.target) if info.subresource == "proxy" else b""
-        inbound = sort_headers(head, bool(proxied), cookies=not route.by_path)
+        inbound = sorted_once(head, bool(proxied), not route.by_path)
         as_whom = decision.headers
         if inbound.impersonation:
             as_whom = _requested(passage, identity, decision, inbound.impersonation)

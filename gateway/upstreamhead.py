@@ -44,6 +44,15 @@ class Inbound:
     """Everything that begins with `impersonate`, with underscores for dashes too, whatever follows."""
 
 
+def sorted_once(head: RequestHead, proxied: bool, cookies: bool) -> Inbound:
+    """`sort_headers`, remembered for a client that sends the same fields again."""
+    key = (Inbound, proxied, cookies)
+    inbound: Inbound | None = head.derived.get(key)
+    if inbound is None:
+        inbound = head.derived[key] = sort_headers(head, proxied, cookies)
+    return inbound
+
+
 def sort_headers(head: RequestHead, proxied: bool, cookies: bool) -> Inbound:
     """Take from a head what may go on. `cookies`: whether Cookie may, behind a proxy."""
     named = connection_tokens(head.headers) if head.get(b"connection") is not None else frozenset()
@@ -62,15 +71,14 @@ def sort_headers(head: RequestHead, proxied: bool, cookies: bool) -> Inbound:
 
 
 def upstream_headers(kept: Headers, head: RequestHead, address: str, audit_id: bytes, impersonation: Pairs) -> Headers:
-    """Everything, in order; the impersonation is last."""
-    headers = list(kept)
+    """Everything, in order: what differs from request to request first, the impersonation last."""
+    headers = [(b"audit-id", audit_id), *kept]
     if head.framing.kind is FramingKind.LENGTH:
         headers.append((b"content-length", b"%d" % head.framing.length))
     if head.upgrade is not None:
         headers.append((b"upgrade", head.upgrade))
     if address:
         headers.append((b"x-forwarded-for", address.encode("ascii", "replace")))
-    headers.append((b"audit-id", audit_id))
     headers += impersonation
     return headers
 

@@ -9,6 +9,7 @@ from tunnel import block as blocks
 from tunnel.errors import ExchangeReset, Hop, ProtocolError, Reason
 from tunnel.exchange import Receiving, TunnelExchange
 from tunnel.frames import ACK, FLAG_CONFIRM, FLAG_DECLINE, FLAG_OFFER, MOVE
+from tunnel.known import LineMemory
 from tunnel.limits import MIB
 from tunnel.link import Link
 from tunnel.mux import Mux
@@ -67,12 +68,13 @@ class AgentMux(Mux):
         self.waiting: dict[TunnelExchange, None] = {}
         self.draining = False
         self._acknowledged = 0
+        self._lines = LineMemory()
 
     def on_new_head(self, link: Link, flags: int, exchange: int, payload: bytes) -> None:
         if exchange <= self.highest or link.own:
             self.gone(link, exchange)
             return
-        epoch, head = blocks.decode_request(flags, payload)
+        epoch, head = blocks.decode_request(flags, payload, self._lines)
         self.highest = exchange
         link.useful()
         opened = AnsweringExchange(self, exchange, SILENT, Receiving.ENDED if head.ended else Receiving.BODY)

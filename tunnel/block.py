@@ -12,6 +12,7 @@ from typing import Final
 
 from tunnel.errors import ProtocolError
 from tunnel.frames import FLAG_END, FLAG_INTERIM, FLAG_LONG, FLAG_UPGRADE
+from tunnel.known import KnownLines, LineMemory
 from tunnel.limits import HeadLimits
 from tunnel.ports import Headers, RequestBlock, ResponseBlock
 
@@ -21,12 +22,14 @@ MAX_LINES: Final = 1_000
 
 _REQUEST: Final = struct.Struct("!QB")
 _STATUS: Final = struct.Struct("!H")
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9a-z-]+"
-_VALUE = rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
-_LINES: Final = re.compile(rb"(?:" + _TOKEN + rb": " + _VALUE + rb"\r\n)*")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9a-z-]++"
+_VALUE = rb"(?:(?![\t ])[\t\x20-\x7e\x80-\xff]++(?<![\t ]))?+"
+_LINES: Final = re.compile(rb"(?:" + _TOKEN + rb": " + _VALUE + rb"\r\n)*+")
 _PAIRS: Final = re.compile(rb"([^:]+): (.*)\r\n")
 """Takes apart what _LINES has proved."""
 _UPGRADES: Final = (b"spdy/3.1", b"websocket")
+_AUDIT: Final = re.compile(rb"audit-id: ([\x21-\x7e]{1,64})\r\n")
+"""What differs from request to request; the gateway writes it first."""
 _FIRST: Final = re.compile(rb"([A-Z]{1,32}) (/[\x21-\x7e]*)\r\n")
 
 FORBIDDEN: Final = frozenset((
@@ -63,7 +66,7 @@ def encode_request(block: RequestBlock, epoch: int) -> tuple[int, bytes]:
     return flags, _REQUEST.pack(epoch, MODE_IMPERSONATED) + first + _lines(block.headers)
 
 
-def decode_request(flags: int, payload: bytes) -> tuple[int, RequestBlock]:
+def decode_request(flags: int, payload: bytes, memory: LineMemory | None = None) -> tuple[int, RequestBlock]:
     """(epoch, head) of a request. Raises ProtocolError for anything that this page's grammar does not allow."""
     if len(payload) < _REQUEST.size:
         raise ProtocolError("HEAD too short")
@@ -73,13 +76,31 @@ def decode_request(flags: int, payload: bytes) -> tuple[int, RequestBlock]:
     first = _FIRST.match(payload, _REQUEST.size)
     if not first:
         raise ProtocolError("malformed request line in a HEAD")
-    headers = _parse_lines(payload[first.end() :], FORBIDDEN_IN_REQUESTS)
-    upgrade = bool(flags & FLAG_UPGRADE)
-    _check_upgrade(headers, upgrade)
-    ended = bool(flags & FLAG_END)
+    upgrade, ended = bool(flags & FLAG_UPGRADE), bool(flags & FLAG_END)
     if upgrade and ended:
         raise ProtocolError("an upgrade whose direction has ended already")
-    return epoch, RequestBlock(first[1], first[2], headers, ended, bool(flags & FLAG_LONG), upgrade)
+    known, headers = _request_lines(payload, first.end(), upgrade, memory)
+    return epoch, RequestBlock(first[1], first[2], headers, ended, bool(flags & FLAG_LONG), upgrade, known)
+
+
+def _request_lines(
+    payload: bytes, start: int, upgrade: bool, memory: LineMemory | None
+) -> tuple[KnownLines | None, Headers]:
+    """The header lines; those behind a leading audit-id from memory, where they were read before."""
+    audit = _AUDIT.match(payload, start) if memory is not None else None
+    lines = payload[audit.end() if audit else start :]
+    known = memory.get(lines) if memory is not None and audit else None
+    if known is None:
+        headers = _parse_lines(lines, FORBIDDEN_IN_REQUESTS)
+        _check_upgrade(headers, upgrade)
+        if memory is None or not audit:
+            return None, headers
+        known = KnownLines(headers, upgrade)
+        memory.put(lines, known)
+    elif known.upgrades is not upgrade:
+        raise ProtocolError("the upgrade header contradicts the flags of its HEAD")
+    assert audit is not None
+    return known, [(b"audit-id", audit[1]), *known.headers]
 
 
 def encode_response(block: ResponseBlock) -> tuple[int, bytes]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from httptools import HttpRequestParser, HttpResponseParser
 
@@ -40,9 +41,9 @@ __all__ = [
     "render_response_head",
 ]
 
-_PLAIN_REQUEST = re.compile(
-    b"(" + b"|".join(METHODS) + rb") (/[\x21\x22\x24-\x7e]*+) HTTP/1\.([01])\r\n" + PLAIN_FIELDS
-).match
+_REQUEST_LINE = b"(" + b"|".join(METHODS) + rb") (/[\x21\x22\x24-\x7e]*+) HTTP/1\.([01])\r\n"
+_PLAIN_LINE = re.compile(_REQUEST_LINE).match
+_PLAIN_REQUEST = re.compile(_REQUEST_LINE + PLAIN_FIELDS).match
 _PLAIN_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2}) ([\x20-\x7e]*+)\r\n" + PLAIN_FIELDS).match
 _SINGLE = frozenset(b"host content-length transfer-encoding upgrade expect authorization content-type".split())
 _BAD_REQUEST = 400
@@ -59,6 +60,8 @@ class _Head:
     framing: Framing
     upgrade: bytes | None
     _index: dict[bytes, bytes] = field(repr=False)
+    derived: dict[object, Any] = field(repr=False)
+    """What its reader's user has made of these very fields. Heads of one connection with the same fields share it."""
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a field, by its lower-cased name."""
@@ -91,12 +94,18 @@ class ResponseHead(_Head):
 
 
 class RequestReader(HeadReader[RequestHead]):
-    """Reads a client's request heads, one at a time; refusals carry the status to answer with."""
+    """Reads a client's request heads, one at a time; refusals carry the status to answer with.
 
-    __slots__ = ()
+    A client sends much the same fields each time. What both parsers have agreed on once is remembered, as the raw bytes
+    that it was read from: where the very same bytes come again, only the request line is read.
+    """
+
+    __slots__ = ("_known", "_known_minor", "_known_raw")
 
     def __init__(self, limits: HeadLimits) -> None:
         super().__init__(limits, _BAD_REQUEST, limits.target_bytes + 64)
+        self._known_raw = self._known_minor = b""
+        self._known: Fields[HttpRequestParser] | None = None
 
     def _check_line(self, line: bytes) -> None:
         request_line(line, self.limits.target_bytes)
@@ -106,23 +115,43 @@ class RequestReader(HeadReader[RequestHead]):
         return start[:1].isalpha()
 
     def _plain(self, data: bytes) -> RequestHead | None:
+        if self._known is not None and (head := self._again(data, self._known)) is not None:
+            return head
         match = _PLAIN_REQUEST(data, 0, self.limits.head_bytes)
         if match is None:
             return None
         raw = match[0]
         method, target, minor = match.groups()
-        fields = plain_fields(HttpRequestParser, raw, match.end(3) + 2, _BAD_REQUEST)
+        start = match.end(3) + 2
+        fields = plain_fields(HttpRequestParser, raw, start, _BAD_REQUEST)
         limits = self.limits
         if fields is None or len(target) > limits.target_bytes or len(fields.headers) > limits.headers:
             return None
+        if fields.parser.get_method() != method:
+            raise HeadError("a head that can be read in two ways")
         self.rest = data[len(raw) :]
+        self._known_raw, self._known_minor, self._known = raw[start:], minor, fields
         return _request(method, target, minor == b"0", fields)
+
+    def _again(self, data: bytes, known: Fields[HttpRequestParser]) -> RequestHead | None:
+        """A head whose fields, to their end, are the bytes of the one before."""
+        match = _PLAIN_LINE(data, 0, self.limits.head_bytes)
+        if match is None or not data.startswith(self._known_raw, match.end()):
+            return None
+        end = match.end() + len(self._known_raw)
+        method, target, minor = match.groups()
+        if minor != self._known_minor or len(target) > self.limits.target_bytes or end > self.limits.head_bytes:
+            return None
+        self.rest = data[end:]
+        return _request(method, target, minor == b"0", known)
 
     def _careful(self, raw: bytes) -> RequestHead:
         line = raw[: raw.index(b"\r\n")]
         method, target, version = request_line(line, self.limits.target_bytes)
         fields = careful_fields(HttpRequestParser, raw, len(line) + 2, self.limits.headers, _BAD_REQUEST)
         single(fields.headers, _SINGLE, _BAD_REQUEST)
+        if fields.parser.get_method() != method:
+            raise HeadError("a head that can be read in two ways")
         return _request(method, target, version == b"1.0", fields)
 
 
@@ -164,8 +193,6 @@ class ResponseReader(HeadReader[ResponseHead]):
 
 def _request(method: bytes, target: bytes, old: bool, fields: Fields[HttpRequestParser]) -> RequestHead:
     """What the fields mean, once it is clear what they are."""
-    if fields.parser.get_method() != method:
-        raise HeadError("a head that can be read in two ways")
     index = fields.index
     get = index.get
     host = host_of(get(b"host"), old)
@@ -174,7 +201,7 @@ def _request(method: bytes, target: bytes, old: bool, fields: Fields[HttpRequest
     path, _, query = target.partition(b"?")
     return RequestHead(
         fields.headers, b"1.0" if old else b"1.1", keep_alive, of_request(said, upgrade), upgrade, index,
-        method, target, path, query, expects_continue(get(b"expect"), old), host,
+        fields.derived, method, target, path, query, expects_continue(get(b"expect"), old), host,
     )  # fmt: skip
 
 
@@ -190,4 +217,5 @@ def _response(status: int, reason: bytes, old: bool, fields: Fields[HttpResponse
     framing = of_response(said, status, method)
     if framing is UNTIL_CLOSE or framing is UPGRADE:
         keep_alive = False
-    return ResponseHead(fields.headers, b"1.0" if old else b"1.1", keep_alive, framing, upgrade, index, status, reason)
+    version = b"1.0" if old else b"1.1"
+    return ResponseHead(fields.headers, version, keep_alive, framing, upgrade, index, fields.derived, status, reason)

@@ -54,13 +54,14 @@ Make = Callable[[Sink], Llhttp]
 class Fields(Generic[Llhttp]):
     """A head's fields as both parsers read them, with llhttp's view of what else there is to agree on."""
 
-    __slots__ = ("headers", "index", "parser", "upgraded")
+    __slots__ = ("derived", "headers", "index", "parser", "upgraded")
 
     def __init__(self, headers: Headers, index: dict[bytes, bytes], parser: Llhttp, upgraded: bool) -> None:
         self.headers = headers
         self.index = index
         self.parser = parser
         self.upgraded = upgraded
+        self.derived: dict[object, object] = {}
 
 
 def plain_fields(make: Make[Llhttp], raw: bytes, start: int, status: int) -> Fields[Llhttp] | None:

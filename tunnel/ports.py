@@ -7,10 +7,11 @@ there is at most an `on_reset` (what it sent did not all arrive); after `on_rese
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tunnel.errors import ExchangeReset, Hop, Reason
+from tunnel.known import KnownLines
 
 Headers = list[tuple[bytes, bytes]]
 """(lower-case name, value) pairs in their order, as they stand on the link."""
@@ -29,6 +30,8 @@ class RequestBlock:
     """A watch, followed logs or a large body: an own link is asked for."""
     upgrade: bool = False
     """`upgrade` is in headers (spdy/3.1 or websocket), and there is no body."""
+    known: KnownLines | None = field(default=None, compare=False, repr=False)
+    """At the agent: all headers behind the first one, an audit-id, where they are remembered."""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from agent.request import render
 from tests.agent.fakes import USER, get, post, websocket
 from tests.agent.test_access import SERVER
 from tunnel.errors import HeadError, Reason
+from tunnel.known import KnownLines
 from tunnel.ports import Headers, RequestBlock
 
 POLICY = LocalPolicy()
@@ -165,3 +166,23 @@ def test_whatever_passes_is_written_as_exactly_one_request(method: bytes, target
     names = [line.split(b": ")[0] for line in lines[1:]]
     assert len(lines) == 1 + 1 + len(USER) + len(headers) + 1
     assert names.count(b"authorization") == names.count(b"host") == names.count(b"impersonate-user") == 1
+
+
+def test_remembered_headers_are_judged_with_each_request_line_and_flag_anew() -> None:
+    known = KnownLines(USER, False)
+    audit = (b"audit-id", b"1")
+
+    def head(method: bytes = b"GET", target: bytes = b"/", ended: bool = True) -> RequestBlock:
+        return RequestBlock(method, target, [audit, *USER], ended=ended, known=known)
+
+    assert checked(head(), LocalPolicy()).length == 0
+    assert checked(head(ended=False), LocalPolicy()).length is None
+    assert refused(head(b"TRACE")) is Reason.REFUSED_HEAD
+    assert refused(head(target=b"/ HTTP/1.1")) is Reason.REFUSED_HEAD
+
+
+def test_remembered_headers_without_a_user_are_refused_each_time() -> None:
+    known = KnownLines([(b"accept", b"a")], False)
+    for _ in range(2):
+        head = RequestBlock(b"GET", b"/", [(b"audit-id", b"1"), (b"accept", b"a")], known=known)
+        assert refused(head) is Reason.REFUSED_HEAD

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
+from agent.access import ApiServer
+from agent.policy import CheckedRequest
+from agent.request import render
 from tests.agent.apiserver import Client, answering
 from tests.agent.conftest import TOKEN, Before
-from tests.agent.fakes import get, post
-from tunnel.errors import Hop, Reason
+from tests.agent.fakes import USER, get, post
+from tunnel.errors import HeadError, Hop, Reason
+from tunnel.known import KnownLines
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok"
 
@@ -95,3 +101,23 @@ async def test_many_at_once_share_the_pool(before: Before) -> None:
             await exchange.over()
             assert exchange.data == b"ok"
         assert len(world.server.clients) <= world.pool.limits.dials + 1
+
+
+def test_a_remembered_head_is_rendered_as_any_other_and_follows_the_token() -> None:
+    server = ApiServer("api", 6443, "api", b"/prefix")
+    for upgrade, length in ((None, 0), (None, None), (b"websocket", 0)):
+        known = KnownLines([*USER, (b"accept", b"a")], upgrade is not None)
+        for audit, token in ((b"1", b"Bearer a"), (b"2", b"Bearer b"), (b"3", None)):
+            headers = [(b"audit-id", audit), *known.headers]
+            plain = CheckedRequest(b"GET", b"/x", headers, upgrade, length)
+            remembered = CheckedRequest(b"GET", b"/x", headers, upgrade, length, known)
+            expected = sorted(render(plain, server, token).split(b"\r\n"))
+            assert sorted(render(remembered, server, token).split(b"\r\n")) == expected
+
+
+@pytest.mark.parametrize("target", [b"/x y", b"/x\r\nA: b", b"/x\nA: b"])
+def test_a_remembered_head_does_not_let_a_line_in(target: bytes) -> None:
+    known = KnownLines(USER, False)
+    request = CheckedRequest(b"GET", target, [(b"audit-id", b"1"), *USER], None, 0, known)
+    with pytest.raises(HeadError):
+        render(request, ApiServer("api", 443, "api"), b"Bearer a")

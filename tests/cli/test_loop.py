@@ -18,6 +18,7 @@ def send(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_asks_to_stop(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_DFL if number is signal.SIGHUP else signal.getsignal(number))
     seen = []
 
     async def main(stop: Stop) -> None:
@@ -25,7 +26,10 @@ def test_a_signal_asks_to_stop(number: signal.Signals) -> None:
         send(number)
         await stop.wait()
 
-    assert run(main) == 0
+    try:
+        assert run(main) == 0
+    finally:
+        signal.signal(number, before)
     assert seen == [True]
 
 

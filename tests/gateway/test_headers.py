@@ -129,7 +129,7 @@ async def test_plain_resources_have_an_allow_list() -> None:
         )
         names = [name for name, _ in g.clusters.last.head.headers]
         assert names == [
-            b"accept", b"if-none-match", b"traceparent", b"user-agent", b"x-forwarded-for", b"audit-id",
+            b"audit-id", b"accept", b"if-none-match", b"traceparent", b"user-agent", b"x-forwarded-for",
             b"impersonate-user", b"impersonate-group",
         ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.tunnel.test_head_request import EXEC
 from tunnel.errors import HeadError
-from tunnel.head import RequestReader, ResponseReader
+from tunnel.head import RequestHead, RequestReader, ResponseReader
 from tunnel.limits import HeadLimits
 
 GET = b"GET / HTTP/1.1\r\nHost: g\r\n\r\n"
@@ -144,3 +144,66 @@ def test_answers_are_cut_likewise() -> None:
         ResponseReader(HeadLimits()).feed(b"SSH-2.0-x\r\n")
     with pytest.raises(HeadError):
         ResponseReader(HeadLimits()).feed(b"HTTP/1.1 2000 OK\r\n")
+
+
+LINES = [
+    b"GET / HTTP/1.1\r\n",
+    b"GET /a?b HTTP/1.1\r\n",
+    b"GET / HTTP/1.0\r\n",
+    b"POST /x HTTP/1.1\r\n",
+    b"BREW / HTTP/1.1\r\n",
+]
+LINES += [
+    b"GET  / HTTP/1.1\r\n",
+    b"GET /\x00 HTTP/1.1\r\n",
+    b"GET / HTTP/1.1 \r\n",
+    b"GET /" + b"a" * 200 + b" HTTP/1.1\r\n",
+]
+FIELDS = [
+    b"Host: g\r\n\r\n",
+    b"Host: g\r\nAccept: a\r\n\r\n",
+    b"Host: g\r\nAccept: a\r\nAccept: b\r\n\r\n",
+    b"Host: g\r\nContent-Length: 2\r\n\r\n",
+    b"Host: g\r\nConnection: close\r\n\r\n",
+    b"Host: g\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    b"Host: g\r\n x\r\n\r\n",
+    b"Host: g\r\nAccept: a\r\n\r",
+    b"Accept: a\r\n\r\n",
+]
+
+
+def answer_of(reader: RequestReader, raw: bytes) -> RequestHead | int | None:
+    """A head, nothing yet, or a refusal's status."""
+    try:
+        return reader.feed(raw)
+    except HeadError as refused:
+        return refused.status
+
+
+@given(st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from(FIELDS), st.binary(max_size=3)), max_size=12))
+def test_what_is_remembered_of_one_head_changes_nothing_in_the_next(heads: list[tuple[bytes, bytes, bytes]]) -> None:
+    reader = RequestReader(LIMITS)
+    for line, fields, surplus in heads:
+        raw = line + fields + surplus
+        fresh = RequestReader(LIMITS)
+        expected, head = answer_of(fresh, raw), answer_of(reader, raw)
+        if isinstance(expected, int):
+            assert head == expected
+            return
+        assert repr(head) == repr(expected)
+        if head is None or expected is None or isinstance(head, int):
+            return
+        assert reader.rest == fresh.rest
+        assert (head.headers, head.target) == (expected.headers, expected.target)
+        assert head.get(b"accept") == expected.get(b"accept")
+
+
+def test_heads_with_the_same_fields_share_what_is_derived_of_them_and_others_do_not() -> None:
+    reader = RequestReader(HeadLimits())
+    first, again = reader.feed(GET), reader.feed(GET.replace(b"GET / ", b"GET /other "))
+    other = reader.feed(GET.replace(b"Host: g", b"Host: h"))
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert first.derived is again.derived
+    assert other.derived is not first.derived
