@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -150,6 +151,20 @@ async def test_a_terminal_is_the_commands_own_so_that_it_can_be_interrupted(clie
         await read_until(socket, b"on\r\non")  # the second is cat's own, so cat is there
         await socket.send_bytes(b"\x00\x03")
         _, status = await finish(socket)
+    assert status["details"]["causes"][0]["message"] == "130"
+
+
+async def test_a_terminal_can_be_interrupted_though_we_run_in_the_background(client: Client) -> None:
+    """Where a shell has had us ignore SIGINT, which programs inherit."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        async with executing(client, "cat", stdin=True, stdout=True, tty=True) as socket:
+            await socket.send_bytes(b"\x00on\n")
+            await read_until(socket, b"on\r\non")
+            await socket.send_bytes(b"\x00\x03")
+            _, status = await finish(socket)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert status["details"]["causes"][0]["message"] == "130"
 
 
