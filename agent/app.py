@@ -25,7 +25,7 @@ from agent.pool import PoolLimits, UpstreamPool
 from agent.proxies import Proxies
 from agent.relay import Relay
 from agent.settings import ConfigError, Settings
-from agent.silence import Silence, SilenceTiming
+from agent.silence import PING_POOL, Silence, SilenceTiming
 from tunnel.batch import Batch
 from tunnel.ports import AgentExchange, RequestBlock, RequestSink
 
@@ -66,7 +66,7 @@ class AgentApp:
     async def _serve(self, batch: Batch, pool: UpstreamPool, questions: UpstreamPool, uid: str) -> None:
         agent = self.agent = self._agent(batch, pool, uid)
         health = Health(questions, agent.tell_health, HealthTiming())
-        silence = Silence(lambda: tuple(agent.sessions), questions, SilenceTiming())
+        silence = Silence(lambda: tuple(agent.sessions), lambda: self._pool(batch, PING_POOL), SilenceTiming())
         async with asyncio.TaskGroup() as group:
             work = [
                 group.create_task(agent.run(), name="agent: attach"),

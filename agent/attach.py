@@ -109,10 +109,14 @@ class Agent:
             await asyncio.wait((served, replaced), return_when=asyncio.FIRST_COMPLETED)
         finally:
             replaced.cancel()
-        if asyncio.get_running_loop().time() - began >= self._setting.stable:
-            self._backoff.reset()
-        else:
+        if self._draining:
+            return
+        if asyncio.get_running_loop().time() - began < self._setting.stable:
             await asyncio.sleep(self._backoff.next())
+            return
+        self._backoff.reset()
+        if not session.replaced.is_set():  # its server was lost, and all other agents' with it
+            await asyncio.sleep(self._backoff.scatter())
 
     async def _serve(self, session: AgentSession) -> None:
         links = OwnLinks(session, self._dial_own, self._setting.links)

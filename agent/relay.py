@@ -33,7 +33,7 @@ class Relay:
 
     __slots__ = (
         "_answer", "_begun", "_connection", "_ended", "_exchange", "_outgoing", "_policy", "_pool", "_release_owed",
-        "_replay", "_request", "_state",
+        "_replay", "_request", "_state", "endless",
     )  # fmt: skip
 
     def __init__(self, exchange: AgentExchange, pool: UpstreamPool, policy: LocalPolicy) -> None:
@@ -49,6 +49,12 @@ class Relay:
         self._ended = False  # the END of our direction was sent
         self._replay = False  # may be sent once more, on a fresh connection, if a kept one closes without a byte
         self._release_owed = False  # `released` is due when the connection is closed
+        self.endless = False  # a watch, followed logs, an upgrade: its head may rightly take hours
+
+    @property
+    def unanswered(self) -> bool:
+        """The API server owes an answer, and has not begun one."""
+        return self._state <= _OPEN and not self._begun
 
     def start(self, head: RequestBlock) -> None:
         """Check the head, and take or wait for a connection. A refused head never gets near one."""
@@ -59,7 +65,9 @@ class Relay:
             return
         if not head.ended or request.upgrade is not None:
             self._outgoing = Outgoing(request.length)
+            self.endless = request.upgrade is not None
         else:
+            self.endless = head.long
             self._replay = request.method in _SAFE and b"/proxy" not in request.target
         self._acquire(fresh=False)
 

@@ -55,6 +55,8 @@ class AgentSession:
         self._connections: list[LinkConnection] = []
         self._marks: deque[tuple[float, int]] = deque()
         self._mark = 0
+        self.alive = 0
+        """The API server was seen alive when this exchange, and all before it, had come (agent.silence)."""
 
     def attach_shared(self, connection: LinkConnection) -> Link:
         """The dialled connection becomes the shared link."""
@@ -117,10 +119,11 @@ class AgentSession:
         self._ended.set()
 
     async def gone(self, patience: float = 3.0) -> None:
-        """Wait until its connections are closed, their last bytes written; those that take too long are aborted."""
+        """Wait until its connections are closed. Those with nothing left to send that take too long are aborted."""
         deadline = asyncio.get_running_loop().time() + patience
         while open_ones := [connection for connection in self._connections if connection.transport is not None]:
-            if asyncio.get_running_loop().time() >= deadline:
+            late = asyncio.get_running_loop().time() >= deadline
+            if late and not any(connection.unsent for connection in open_ones):
                 for connection in open_ones:
                     connection.abort("the session has ended")
                 return
@@ -128,14 +131,25 @@ class AgentSession:
 
     # --- an API server that answers nobody (agent.silence)
 
-    def unanswered(self, patience: float) -> list[TunnelExchange]:
-        """Requests that have waited for an answer's first head since the last look that is `patience` seconds ago."""
+    def look(self, patience: float) -> None:
+        """Mark what is there now; `waiting` goes by the last look that is `patience` seconds ago."""
         now, marks = asyncio.get_running_loop().time(), self._marks
         marks.append((now, self.mux.highest))
         while marks and now - marks[0][0] >= patience:
             self._mark = marks.popleft()[1]
-        mark = self._mark
-        return [one for one in self.mux.exchanges.values() if one.id <= mark and not one.started and not one.reset]
+
+    def waiting(self, beyond: int = 0) -> list[TunnelExchange]:
+        """Exchanges that have been under way for that long, newest first, of which nothing was sent back;
+        `beyond` leaves out that id and all before it.
+        """
+        found, mark = [], self._mark
+        if mark > beyond:
+            for one in reversed(self.mux.exchanges.values()):  # ids rise
+                if one.id <= beyond:
+                    break
+                if one.id <= mark and not one.started and not one.reset:
+                    found.append(one)
+        return found
 
 
 def _never() -> bool:

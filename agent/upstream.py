@@ -9,11 +9,16 @@ request's answer.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+from contextlib import suppress
 from typing import Protocol, cast
 
 from tunnel import sockets
 from tunnel.batch import Batch
 from tunnel.errors import ExchangeReset
+
+NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class UpstreamUser(Protocol):
@@ -55,8 +60,8 @@ class UpstreamConnection(asyncio.Protocol):
     """A connection that exists once `connection_made` was called; `reused` says that it was idle before."""
 
     __slots__ = (
-        "_batch", "_closing", "_enrolled", "_gathered", "_home", "_owed", "_paused_reading", "_paused_writing",
-        "_transport", "expires", "idle_since", "reused", "user",
+        "_batch", "_closing", "_enrolled", "_gathered", "_home", "_opaque", "_owed", "_paused_reading",
+        "_paused_writing", "_transport", "expires", "idle_since", "reused", "user",
     )  # fmt: skip
 
     def __init__(self, batch: Batch, home: UpstreamHome, expires: float) -> None:
@@ -65,7 +70,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._gathered: list[bytes] = []
         self._owed = 0
-        self._enrolled = self._closing = self._paused_reading = self._paused_writing = False
+        self._enrolled = self._closing = self._opaque = self._paused_reading = self._paused_writing = False
         self.expires = expires
         self.idle_since = 0.0
         self.reused = False
@@ -114,6 +119,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def allow_stall(self) -> None:
         """An opaque stream from here on, whose other end may read when it likes. Never a request again."""
+        self._opaque = True
         if self._transport is not None:
             sockets.allow_stall(self._transport)
 
@@ -127,10 +133,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.close()
 
     def abort(self) -> None:
-        """Close now, without a word. `on_lost` still comes, from the loop."""
-        self._closing = True
+        """Close now, without a word. `on_lost` still comes, from the loop.
+
+        An opaque stream's peer may have stopped reading: a FIN would stand behind megabytes that wait in the kernel,
+        and the command behind it would run on for minutes. A RST comes through.
+        """
+        reset, self._closing = self._opaque and not self._closing, True
         self._gathered = []
         if self._transport is not None:
+            if reset:
+                _end_by_reset(self._transport)
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -190,3 +202,11 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._closing:
             self._home.on_stray(self)
             self.abort()
+
+
+def _end_by_reset(transport: asyncio.Transport) -> None:
+    """What the kernel still holds is thrown away when the connection closes."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with suppress(OSError, ValueError):  # closed already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from auth.authenticator import AuthenticationFailed, Authenticator, NoCredentials
-from auth.identity import Credentials, Identity
+from auth.identity import BadIdentity, Credentials, Identity
 
 _Entry: TypeAlias = tuple[Identity | str, float, float]
 
@@ -70,7 +70,10 @@ class AuthenticatorChain:
 
     def _first(self, credentials: Credentials, now: float) -> Identity:
         for authenticator in self._authenticators:
-            identity = authenticator.authenticate(credentials, now)
+            try:
+                identity = authenticator.authenticate(credentials, now)
+            except BadIdentity as bad:
+                raise AuthenticationFailed(str(bad)) from None
             if identity is None:
                 continue
             if identity.expires <= now:

@@ -1,8 +1,9 @@
 """The grants file on disk: read at start or not started at all, read again when it changes.
 
-A new version that cannot be read changes nothing: the grants in force stay, and `problem` says why, for
+A new version that cannot be used changes nothing: the grants in force stay, and `problem` says why, for
 logs, metrics and the health page. That goes for a removed file too: to take everybody's access away, write
-an empty list of grants.
+an empty list of grants. A version that could not be read (too many open files, say) is tried again at each
+look; one that was read and found wrong is not, until it changes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import TypeAlias
 
 from auth.grants import Decisions, Grants
 from auth.grantsyaml import parse_grants
+from auth.watched import Seen, Watched
 from auth.yamlnodes import YamlError
 
-_Mark: TypeAlias = tuple[int, int, int] | None
 _MAX_BYTES = 4 * 1024 * 1024
 
 
@@ -24,53 +25,91 @@ class GrantsFileError(Exception):
     """The file cannot be used; the text says where and why."""
 
 
+Mark: TypeAlias = tuple[int, int, int] | None
+Content: TypeAlias = Decisions | GrantsFileError
+Looked: TypeAlias = Seen[Mark, Content] | GrantsFileError | None
+
+
 class GrantsFile:
-    """Grants from a file. Its caller decides when to `poll`; reading a large file takes a while, so not on
-    the event loop.
+    """Grants from a file. Its caller decides when to look; that takes a while for a large file, so it can be
+    done in a thread (`look`), with the result taken over where the grants are used (`take`).
     """
 
     def __init__(self, path: Path) -> None:
         """:raises GrantsFileError: there are no readable grants, so there is nothing to start with."""
         self._path = path
-        self._mark: _Mark = _mark(path)
         self.problem: str | None = None
-        self.decisions = Decisions(_read(path))
+        self._wrong: str | None = None  # with the version that was read last
+        known = _mark(path)
+        self.decisions = Decisions(_parsed(_read(path), path))
+        self._watched = Watched(lambda: _mark(path), self._contents, self._apply, known=known)
+
+    def look(self) -> Looked:
+        """Looks whether the file changed, by its time, size and inode, and reads it then. Touches nothing of ours."""
+        try:
+            return self._watched.look()
+        except GrantsFileError as error:
+            return error
+
+    def take(self, looked: Looked) -> bool:
+        """Takes over what `look` has found. True where new grants are in force now."""
+        if isinstance(looked, GrantsFileError):
+            self._complain(looked)
+            return False
+        self._watched.take(looked)
+        if looked is None:
+            self.problem = self._wrong
+            return False
+        return self._wrong is None
 
     def poll(self) -> bool:
-        """Looks whether the file changed, by its time, size and inode. True where new grants are in force now."""
-        mark = _mark(self._path)
-        if mark == self._mark:
-            return False
-        self._mark = mark
+        """Both at once: for where nothing waits."""
+        return self.take(self.look())
+
+    def _contents(self) -> Content:
+        data = _read(self._path)
         try:
-            grants = _read(self._path)
+            return Decisions(_parsed(data, self._path))
         except GrantsFileError as error:
-            self.problem = f"the grants in force are older than the file: {error}"
-            return False
-        self.decisions = Decisions(grants)
-        self.problem = None
-        return True
+            return error  # reading it again would find the same
+
+    def _apply(self, content: Content) -> None:
+        if isinstance(content, GrantsFileError):
+            self._complain(content)
+        else:
+            self.decisions, self.problem = content, None
+        self._wrong = self.problem
+
+    def _complain(self, error: GrantsFileError) -> None:
+        self.problem = f"the grants in force are older than the file: {error}"
 
 
-def _mark(path: Path) -> _Mark:
+def _mark(path: Path) -> Mark:
+    """None: there is no such file."""
     try:
         seen = path.stat()
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise GrantsFileError(f"{path} cannot be looked at: {error.strerror}") from None
     return seen.st_mtime_ns, seen.st_size, seen.st_ino
 
 
-def _read(path: Path) -> Grants:
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
                 raise GrantsFileError(f"{path} can be written by everybody: chmod o-w it")
-            data = file.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise GrantsFileError(f"{path} is larger than {_MAX_BYTES} bytes")
-        return parse_grants(data.decode(), str(path))
+            return file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise GrantsFileError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _parsed(data: bytes, path: Path) -> Grants:
+    if len(data) > _MAX_BYTES:
+        raise GrantsFileError(f"{path} is larger than {_MAX_BYTES} bytes")
+    try:
+        return parse_grants(data.decode(), str(path))
     except UnicodeDecodeError:
         raise GrantsFileError(f"{path} is not UTF-8") from None
     except YamlError as error:

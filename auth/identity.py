@@ -11,6 +11,10 @@ from tunnel.impersonate import CREDENTIAL_ID, Extra
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
 
 
+class BadIdentity(ValueError):
+    """The credential is genuine, but names somebody whom nothing downstream could write down."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """An authenticated user. `credential_id` is fit for audit records; `expires` is the end of the
@@ -18,6 +22,8 @@ class Identity:
 
     The hash covers source and credential only, because it is taken for each request; equality covers
     everything, so two credentials that claim one id are still two identities.
+
+    :raises BadIdentity: a lone surrogate (JSON can escape one) is in it: no header and no audit record takes that.
     """
 
     user: str
@@ -27,6 +33,11 @@ class Identity:
     source: str
     credential_id: str
     expires: float
+
+    def __post_init__(self) -> None:
+        extra = [text for key, values in self.extra for text in (key, *values)]
+        if not _encodable("".join((self.user, *self.groups, self.uid, self.credential_id, *extra))):
+            raise BadIdentity("the credential names its user in text that is not Unicode")
 
     def __hash__(self) -> int:
         return hash((self.source, self.credential_id))
@@ -50,6 +61,7 @@ class Credentials:
         parts = [self.authorization, self.certificate]
         # Lengths go in front, and absence differs from emptiness: no two credentials may run into one.
         framed = b"".join(b"-" if part is None else b"%d:%b" % (len(part), part) for part in parts)
+        framed += b"+" if self.remote_headers else b"-"
         object.__setattr__(self, "digest", hashlib.sha256(framed).digest())
 
     @property
@@ -79,3 +91,12 @@ def credential_extra(credential_id: str) -> Extra:
     credential (KEP-4193).
     """
     return ((CREDENTIAL_ID, (credential_id,)),)
+
+
+def _encodable(text: str) -> bool:
+    # A high and a low surrogate that only joining brings together stay two characters: no pair is made here.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

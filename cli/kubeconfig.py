@@ -49,7 +49,7 @@ def kubeconfig(
     name: str, user: str, groups: tuple[str, ...], server: str, by_certificate: bool, ttl: float, output: Path | None,
     merge: bool, state_dir: Path,
 ) -> None:  # fmt: skip
-    """Write a kubeconfig whose context NAME reaches cluster NAME, with the platform's CA in it (mode 0600).
+    """Write a kubeconfig whose context NAME reaches cluster NAME, with what it must trust in it (mode 0600).
 
     \b
     kulvert kubeconfig edge-7 --user ada --group dev -o edge-7.yaml
@@ -96,7 +96,7 @@ def entry_for(wanted: Wanted, state_dir: Path, now: float) -> Entry:
         issued = authority.issue_client(wanted.user, wanted.groups, now, wanted.ttl)
         credentials = certificate(issued.certificate, issued.key)
     address = f"{wanted.server.rstrip('/')}/clusters/{wanted.cluster}"
-    return Entry(wanted.cluster, address, authority.certificate_pem, wanted.user, credentials)
+    return Entry(wanted.cluster, address, state.trusted(now), wanted.user, credentials)
 
 
 def _check(wanted: Wanted, state_dir: Path) -> None:

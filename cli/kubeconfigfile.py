@@ -18,7 +18,9 @@ _LISTS = ("clusters", "users", "contexts")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A context and what it needs. `credentials` are a kubeconfig user's fields, and secret."""
+    """A context and what it needs. `credentials` are a kubeconfig user's fields, and secret; an empty `ca_pem` leaves
+    it to the system's CAs.
+    """
 
     context: str
     server: str
@@ -30,7 +32,9 @@ class Entry:
         """Its cluster, user and context. The names say that they are Kulvert's, for files that hold others too."""
         name = f"kulvert-{self.context}"
         user = f"{name}-{self.user}"
-        cluster = {"server": self.server, "certificate-authority-data": encoded(self.ca_pem)}
+        cluster = {"server": self.server}
+        if self.ca_pem:
+            cluster["certificate-authority-data"] = encoded(self.ca_pem)
         return {
             "clusters": {"name": name, "cluster": cluster},
             "users": {"name": user, "user": dict(self.credentials)},

@@ -69,5 +69,7 @@ def _shared() -> list[Processor]:
 def _rendering(console: bool) -> list[Processor]:
     first: Processor = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if console:
-        return [first, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Its default, where rich is installed, shows the local variables of each frame: tokens, for one.
+        plain = structlog.dev.plain_traceback
+        return [first, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     return [first, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -20,10 +20,13 @@ class Stopped(Exception):
 
 
 class Stop:
-    """The wish to stop: the first signal's."""
+    """The wish to stop: the first signal's. `on_hangup` is what SIGHUP means instead, to a command that has no
+    terminal: serve reopens its log.
+    """
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self.on_hangup: Callable[[], None] | None = None
 
     @property
     def requested(self) -> bool:
@@ -78,11 +81,20 @@ async def _with_signals(main: Callable[[Stop], Coroutine[Any, Any, None]]) -> No
             task.cancel()
         stop.request()
 
-    heard = [one for one in SIGNALS if one is not signal.SIGHUP or signal.getsignal(one) is not signal.SIG_IGN]  # nohup
-    for number in heard:
-        loop.add_signal_handler(number, signalled)
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
+
+    def hung_up() -> None:
+        if stop.on_hangup is not None:
+            stop.on_hangup()
+        elif not ignored:
+            signalled()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, hung_up if number is signal.SIGHUP else signalled)
     try:
         await main(stop)
     finally:
-        for number in heard:
+        for number in SIGNALS:
             loop.remove_signal_handler(number)
+        if ignored:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -50,7 +50,7 @@ def serve(config: Path | None, log_level: str, log_format: str, **flags: str | N
           clusters: ["*"]
 
     It prints one line to stderr when it is ready. SIGTERM or Ctrl-C lets what is under way finish; a second one does
-    not wait.
+    not wait. SIGHUP reopens the audit log, for logrotate.
     """
     from cli.loop import run
 
@@ -64,10 +64,12 @@ async def _serve(config: ServerConfig, stop: Stop) -> None:
     from cli.version import current
     from gateway.server import Server
 
+    stop.on_hangup = _nothing  # before there is a log to reopen, too: logrotate must not stop a server that starts
     with only_one(config.state_dir):
         _check_grants(config)
         try:
             async with Server(config, current()) as server:
+                stop.on_hangup = server.reopen
                 _tell_ready(config, server.port, server.agents_port)
                 await stop.wait()
                 click.echo("stopping", err=True)
@@ -76,6 +78,9 @@ async def _serve(config: ServerConfig, stop: Stop) -> None:
                 taken = " or ".join(addresses(config))
                 raise Failed(f"{taken} is taken: choose other ports") from error
             raise
+
+
+def _nothing() -> None: ...
 
 
 def _tell_ready(config: ServerConfig, *ports: int) -> None:

@@ -19,12 +19,16 @@ The agent's configuration (agent.yaml; the token belongs into a file that only t
   servers: [{server}]
   cluster: {cluster}
   joinTokenFile: token
-  caFile: ca.crt        # a copy of {ca}, which the server's first start makes
+{trust}
 
 and the command, with the token in the file `token`:
 
   kulvert agent --config agent.yaml
 """
+
+
+_TRUST = "  caFile: server-ca.crt # a copy of {}, which the server's first start makes"
+_SYSTEM = "  # no caFile: the server's certificate ends in no root, so the system's CAs are to know it"
 
 
 @click.group()
@@ -57,7 +61,7 @@ def create(cluster: str, ttl: float, server: str, quiet: bool, state_dir: Path) 
     click.echo(made.text())
     if not quiet:
         click.echo()
-        click.echo(_AGENT.format(server=server, cluster=cluster, ca=state_dir / "ca.crt"), nl=False)
+        click.echo(_AGENT.format(server=server, cluster=cluster, trust=_trust(state_dir)), nl=False)
 
 
 @token.command("list")
@@ -82,6 +86,13 @@ def revoke(token_id: str, state_dir: Path) -> None:
         if not registry.remove_join_token(token_id):
             raise Failed(f"there is no join token {token_id!r}: `kulvert token list` shows their ids")
     click.echo(f"join token {token_id} revoked")
+
+
+def _trust(state_dir: Path) -> str:
+    from gateway.state import State
+
+    path = State(state_dir).server_ca
+    return _SYSTEM if path.exists() and not path.stat().st_size else _TRUST.format(path)
 
 
 def _until(expires: float, now: float) -> str:

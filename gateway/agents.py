@@ -8,10 +8,12 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from auth.jointoken import StoredJoinToken
 from gateway.management import Attached
 from gateway.registry import Change, Cluster, RegistryError, SqliteRegistry
 from stub.authority import JoinKey
 from stub.sessions import Sessions
+from tunnel.handshake import Refused
 
 
 class RegistryAuthority:
@@ -22,8 +24,16 @@ class RegistryAuthority:
 
     def join_key(self, token_id: str) -> JoinKey | None:
         """See `AgentAuthority`."""
-        token = self._registry.join_token(token_id)
+        token = self._registry.join_token(token_id) or self._just_made(token_id)
         return JoinKey(token.key, token.cluster, token.expires) if token else None
+
+    def _just_made(self, token_id: str) -> StoredJoinToken | None:
+        """The command may have made it since the last poll; its user should not have to wait for the next."""
+        try:
+            self._registry.poll()
+        except RegistryError as error:
+            raise Refused("cluster", str(error)) from error
+        return self._registry.join_token(token_id)
 
     def admit(self, cluster: str, cluster_id: str) -> str:
         """See `AgentAuthority`."""
@@ -48,10 +58,14 @@ class Attendance:
         return Attached(state.agents, state.ready, state.message)
 
     def changed(self, change: Change, cluster: Cluster) -> None:
-        """A registry's subscriber: the agents of a removed cluster are sent away."""
-        if change is Change.REMOVED:
-            for session in self._sessions.of(cluster.name):
+        """A registry's subscriber: the agents of a removed cluster are sent away, and those of any other cluster
+        than the one that the name is pinned to.
+        """
+        for session in self._sessions.of(cluster.name):
+            if change is Change.REMOVED:
                 session.mux.close("the cluster was removed")
+            elif cluster.uid is not None and session.info.cluster_id != cluster.uid:
+                session.mux.close("the name is pinned to another cluster")
 
 
 class SessionsCollector(Collector):

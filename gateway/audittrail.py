@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.audit import RESPONSE_COMPLETE, RESPONSE_STARTED, AuditRecord
+from gateway.auditevents import RESPONSE_COMPLETE, RESPONSE_STARTED, AuditRecord
 from gateway.requestinfo import request_info
 
 if TYPE_CHECKING:

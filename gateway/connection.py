@@ -6,7 +6,8 @@ The current state is the function that takes the next bytes; it returns what it 
                        └─────► hijacked     after a 101
     any  ─► discarding ─► closed            an answer that ends the connection before the client has stopped sending
 
-Bytes behind a request whose answer is not complete are held, 64 KiB and one read at most; then the socket is paused.
+Bytes behind a request whose answer is not complete are held, 64 KiB and one read at most; then the socket is paused. So
+it is where the answer is complete, but the transport full: the next request waits until the client has read.
 Nothing is parsed ahead: each request is routed and authenticated by itself, when its turn has come.
 
 `Expect: 100-continue` is answered here, when the exchange is open; it does not travel, and an upstream's own 100 is
@@ -22,6 +23,7 @@ from typing import TypeAlias, cast
 from gateway.door import Door
 from gateway.passage import Passage
 from gateway.peer import Peer
+from gateway.tcpinfo import tcp_info
 from gateway.writing import Writing
 from tunnel.body import Body, body_for
 from tunnel.errors import HeadError
@@ -36,8 +38,8 @@ class ClientConnection(Writing, asyncio.Protocol):
     """The state machine of one connection."""
 
     __slots__ = (
-        "_body", "_discarded", "_done", "_door", "_full", "_held", "_reader", "_reading", "_state",
-        "deadline", "draining", "passage", "peer",
+        "_acked", "_between", "_body", "_discarded", "_done", "_door", "_ending", "_full", "_held", "_known", "_left",
+        "_reader", "_since", "_state", "deadline", "draining", "passage", "peer", "reading",
     )  # fmt: skip
 
     def __init__(self, door: Door) -> None:
@@ -50,7 +52,15 @@ class ClientConnection(Writing, asyncio.Protocol):
         self._held = b""
         self._discarded = 0
         self._full = self._done = False
-        self._reading = True
+        self._known = False
+        """A request of this connection was authenticated."""
+        self._between = door.timeouts.head
+        """Patience with the next request: little with strangers."""
+        self._left = False
+        """The peer has ended its side, behind bytes of a hijacked stream that were not read yet."""
+        self._ending = False
+        self._acked, self._since = -1, door.now
+        self.reading = True
         self.deadline = _NEVER
         self.draining = False
         self.passage: Passage | None = None
@@ -67,7 +77,7 @@ class ClientConnection(Writing, asyncio.Protocol):
             self.transport.abort()
             return
         self.peer = Peer.of(transport)
-        self.deadline = self._door.now + self._door.timeouts.idle
+        self.deadline = self._door.now + self._door.timeouts.head
 
     def data_received(self, data: bytes) -> None:
         with self._door.batch:
@@ -77,6 +87,8 @@ class ClientConnection(Writing, asyncio.Protocol):
         """A client that has ended its side waits for no answer: TLS transports know no half-close."""
         with self._door.batch:
             self._gone(clean=True)
+            if self.passage is None:
+                self._end()  # the event loop closes by itself
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -95,6 +107,8 @@ class ClientConnection(Writing, asyncio.Protocol):
         """Run bytes through the states. Answers that complete in here change the state; the loop goes on with it."""
         while data:
             data = self._state(self, data)
+            if data and self.passage is None:
+                self.relieve(self._door.limits.write_buffer)
 
     def _head(self, data: bytes) -> bytes:
         reader = self._reader
@@ -190,10 +204,14 @@ class ClientConnection(Writing, asyncio.Protocol):
         self._full = False
         if self._body is not None:
             self.deadline = self._door.now + self._door.timeouts.progress
+        elif self._left:
+            self.deadline = self._door.now + self._door.timeouts.flush
         self._pace()
 
     def finished(self, *, keep: bool, request_ended: bool) -> None:
         """The answer is complete. `keep`: the next request may come; else flush, and close."""
+        if not self._known and self.passage is not None and self.passage.identity is not None:
+            self._known, self._between = True, self._door.timeouts.idle
         self.passage = None
         self.forgive()
         self._full = False
@@ -203,10 +221,11 @@ class ClientConnection(Writing, asyncio.Protocol):
             skip = not request_ended and self._body is not None
             if not skip:
                 self._body = None
-            state = ClientConnection._skipping if skip else ClientConnection._head
-            self._enter(state, self._door.timeouts.idle)
+            if self._stalled:
+                self._await_room()
+            else:
+                self._enter(ClientConnection._skipping if skip else ClientConnection._head, self._between)
         elif request_ended and not self._held:
-            self._state = ClientConnection._drop
             self.close()
         else:
             self._linger()
@@ -222,24 +241,59 @@ class ClientConnection(Writing, asyncio.Protocol):
         else:
             self.transport.abort()
 
+    # --- what the writing half calls
+
+    def room(self) -> None:
+        """See gateway.writing: the next request's turn, if it waited for room."""
+        if self._full and self.passage is None and self._state is ClientConnection._holding:
+            self._full = False
+            self._enter(ClientConnection._head if self._body is None else ClientConnection._skipping, self._between)
+
+    def close(self) -> None:
+        """Close when everything has been written, however slowly it is read: see `_tail`."""
+        if not self._ending:
+            self._end()
+            super().close()
+
     # --- what the door calls
 
     def expired(self) -> None:
         """The sweep found that the deadline has passed."""
         self.deadline = _NEVER
         passage = self.passage
-        if passage is None:
+        if self._ending:
+            self._tail()
+        elif passage is None:
             held = self._state is ClientConnection._head and self._reader.held
             if held:
                 self._refuse(HeadError("the request's head did not arrive in time", 408))
             else:
                 self.close()
         elif self._state is not ClientConnection._reading_body:
-            self.passage = None
-            passage.abandoned()
-            self._door.forget(self)
+            self.abort()
+            if self._done:
+                self._door.forget(self)
         elif not self._full:
             passage.broken(HeadError("the request's body made no progress", 408))
+
+    def look(self) -> None:
+        """Nothing is read: has the client ended meanwhile? Its FIN is behind bytes that nobody takes.
+
+        It waits for no answer then, see `eof_received`. But the last bytes of a hijacked stream go on, as they do when
+        its end was read; so they have `flush` for each time that there is room for more of them.
+        """
+        if self._ending or self._left or (info := tcp_info(self.transport)) is None or not info.ended:
+            return
+        passage = self.passage
+        if info.reset:
+            self.abort()
+        elif passage is None:
+            self.close()
+        elif not passage.hijacked:
+            self.abort()
+        else:
+            self._left = True
+            self.deadline = self._door.now + self._door.timeouts.flush
 
     def recheck(self) -> None:
         """May this connection's stream go on?"""
@@ -255,6 +309,7 @@ class ClientConnection(Writing, asyncio.Protocol):
     def abort(self) -> None:
         """End now."""
         passage, self.passage = self.passage, None
+        self._state = ClientConnection._drop
         if passage is not None:
             passage.abandoned()
         self.transport.abort()
@@ -269,6 +324,34 @@ class ClientConnection(Writing, asyncio.Protocol):
         self._pace()
         if held:
             self._input(held)
+
+    def _await_room(self) -> None:
+        """The next request (or what is left of this one's body) waits until the client has read: `room`."""
+        self._state = ClientConnection._holding
+        self._full = True
+        self.deadline = self._door.now + self._between
+        self._pace()
+
+    def _end(self) -> None:
+        self._ending = True
+        self._state, self._held = ClientConnection._drop, b""
+        self.deadline = self._door.now
+
+    def _tail(self) -> None:
+        """Closing: bytes may be on their way to somebody who reads slowly. Each look asks what the kernel got rid of.
+
+        (uvloop tells of no progress: its TLS buffer leads into another one that has no name, and that into the socket.)
+        """
+        now, timeouts = self._door.now, self._door.timeouts
+        info = tcp_info(self.transport)
+        acked = 0 if info is None else info.acked
+        if acked != self._acked:
+            self._acked, self._since = acked, now
+        everything = info is not None and not info.pending
+        if now - self._since >= (timeouts.linger if everything else timeouts.tail):
+            self.transport.abort()
+        else:
+            self.deadline = now
 
     def _send(self, passage: Passage, data: bytes) -> None:
         passage.request_bytes += len(data)
@@ -285,10 +368,10 @@ class ClientConnection(Writing, asyncio.Protocol):
             passage.exchange.send_end()
 
     def _pace(self) -> None:
-        """Read the socket, or do not: an exchange that is full and bytes that nobody takes yet both stop it."""
+        """Read the socket, or do not: what is full (exchange, transport), or bytes that nobody takes yet, stop it."""
         reading = not self._full and len(self._held) <= self._door.limits.held
-        if reading is not self._reading and not self.transport.is_closing():
-            self._reading = reading
+        if reading is not self.reading and not self.transport.is_closing():
+            self.reading = reading
             if reading:
                 self.transport.resume_reading()
             else:

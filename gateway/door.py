@@ -95,7 +95,10 @@ class Door:
             for connection in tuple(self.connections):
                 if now >= connection.deadline:
                     connection.expired()
-                elif recheck:
+                    continue
+                if not connection.reading:
+                    connection.look()
+                if recheck:
                     connection.recheck()
 
     def drain(self) -> None:

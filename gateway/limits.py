@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from tunnel.limits import KIB, HeadLimits
 
@@ -31,7 +32,7 @@ class DoorTimeouts:
 
     handshake: float = 10.0
     head: float = 10.0
-    """From a head's first byte to its last (slowloris)."""
+    """From a head's first byte to its last (slowloris); and for each next request, until one was authenticated."""
     idle: float = 180.0
     """Between requests. Longer than client-go's 90 s, so that it is the client who closes, and no request meets a
     close.
@@ -39,9 +40,13 @@ class DoorTimeouts:
     progress: float = 60.0
     """Without a byte of a request's body, while we are reading."""
     linger: float = 2.0
+    """For a client to stop sending after an answer that ends its connection, and to close when it has got all of it."""
+    tail: ClassVar[float] = 30.0
+    """Without a byte taken of what was written before a close. A pager may stand still at the end of a stream."""
     flush: float = 10.0
     """For the last bytes of a hijacked stream whose client has gone."""
     recheck: float = 10.0
     """How often a live stream's user is authenticated and authorised anew."""
     sweep: float = 1.0
-    drain: float = 30.0
+    drain: float = 25.0
+    """Shorter than Kubernetes' grace of 30 s, after which what is left would be killed, with its audit records."""

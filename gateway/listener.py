@@ -14,7 +14,10 @@ from gateway.connection import ClientConnection
 from gateway.door import Door
 from tunnel.sockets import tune_socket
 
-_KEEPALIVE = 30
+_SHUTDOWN = 3600.0
+"""uvloop gives its TLS shutdown one time in all, bytes that are still to be written included: that cuts off whoever
+reads slowly. A client without progress is ended by the sweep (`gateway.connection`), long before.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Listener:
             ssl=self._tls,
             backlog=1024,
             ssl_handshake_timeout=handshake,
-            ssl_shutdown_timeout=self.door.timeouts.linger if self._tls else None,
+            ssl_shutdown_timeout=_SHUTDOWN if self._tls else None,
         )
         self._arm(loop)
 

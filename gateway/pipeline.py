@@ -217,14 +217,15 @@ class Pipeline:
         return True
 
     def recheck(self, passage: Passage) -> None:
-        """A stream lives as long as its user may have it: see gateway.door.Handler."""
+        """A stream lives as long as its user may have it, and as whom it was opened: see gateway.door.Handler."""
         if passage.identity is None or passage.exchange is None:
             return
         try:
             identity = self._authenticate(passage.head, passage.client.peer, self._wall())
             if passage.cluster:
-                self._authorise(identity, passage.cluster)
+                decision = self._authorise(identity, passage.cluster)
                 self._look_up(passage.cluster)
+                _check_unchanged(passage.decision, decision)
         except Refused as refused:
             passage.fail(Reason.CANCELLED, refused.detail)
 
@@ -277,6 +278,16 @@ def _info(head: RequestHead, route: Route) -> RequestInfo:
 def _check_upgrade(head: RequestHead) -> None:
     if head.upgrade is not None and head.upgrade not in UPGRADES:
         raise Refused(status.UPGRADE_REFUSED, "to a protocol that Kubernetes does not use")
+
+
+def _check_unchanged(before: Decision | None, now: Decision) -> None:
+    """The cluster goes on serving a stream as whom it was opened. The rule's name may change, and the rule."""
+    if before is not None and _effect(before) != _effect(now):
+        raise Refused(status.FORBIDDEN, "your grant has changed: open the stream again")
+
+
+def _effect(decision: Decision) -> tuple[Pairs, frozenset[str], bool]:
+    return decision.headers, decision.allow_protected, decision.allow_user_impersonation
 
 
 def _requested(passage: Passage, identity: Identity, decision: Decision, asked: Headers) -> Pairs:

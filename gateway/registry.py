@@ -3,24 +3,28 @@
 A request reads a dictionary and nothing else. The file is read when the registry opens, and again when
 `poll` sees that another process (the `kulvert` command) wrote to it; a write of our own goes through to the
 disk before it counts. All calls come from one thread; a write blocks it for one fsync, which an
-administrator's action may cost.
+administrator's action may cost, and for `patience` where another process is writing.
 """
 
 from __future__ import annotations
 
 import enum
 import json
+import logging
 import os
 import re
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from auth.jointoken import StoredJoinToken
+from auth.watched import Watched
 
+_log = logging.getLogger(__name__)
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MIGRATIONS = (
     """
@@ -64,6 +68,14 @@ class Change(enum.Enum):
 Subscriber: TypeAlias = Callable[[Change, Cluster], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """All that the file holds."""
+
+    clusters: dict[str, Cluster]
+    tokens: dict[str, StoredJoinToken]
+
+
 class ClusterRegistry(Protocol):
     """The port that the request path and the management API share; an informer fills the same one."""
 
@@ -95,17 +107,24 @@ class ClusterRegistry(Protocol):
 class SqliteRegistry:
     """`ClusterRegistry`, and the join tokens, in one SQLite file that its owner alone can read."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens or makes the file. :raises RegistryError: it is open to others, or of a later version."""
+    def __init__(self, path: Path, *, patience: float = 2.0) -> None:
+        """Opens or makes the file. `patience` is for another process's write; a server has little, since all wait
+        with it.
+
+        :raises RegistryError: the file is open to others, or of a later version.
+        """
         _make_private(path)
         self._database = sqlite3.connect(path, isolation_level=None)
         try:
-            _prepare(self._database)
-            self._clusters = self._read()
-            self._version = self._data_version()
+            _prepare(self._database, patience)
+            with _refusing():
+                version = self._data_version()
+                content = self._read()
         except BaseException:
             self._database.close()
             raise
+        self._clusters, self._tokens = content.clusters, content.tokens
+        self._watched = Watched(self._data_version, self._read, self._take, known=version)
         self._subscribers: dict[int, Subscriber] = {}
         self._next = 0
 
@@ -124,38 +143,39 @@ class SqliteRegistry:
     def add(self, cluster: Cluster) -> None:
         """See `ClusterRegistry`."""
         row = (cluster.name, cluster.uid, cluster.created, json.dumps(dict(cluster.labels)))
-        try:
+        with _refusing(f"there is a cluster {cluster.name!r} already"):
             self._database.execute("INSERT INTO cluster VALUES (?, ?, ?, ?)", row)
-        except sqlite3.IntegrityError:
-            raise RegistryError(f"there is a cluster {cluster.name!r} already") from None
         self._clusters[cluster.name] = cluster
         self._tell(Change.ADDED, cluster)
 
     def remove(self, name: str) -> None:
         """See `ClusterRegistry`. Its join tokens go with it."""
         cluster = self._known(name)
-        with self._database:
+        with _refusing(), self._database:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.execute("DELETE FROM join_token WHERE cluster = ?", (name,))
             self._database.execute("DELETE FROM cluster WHERE name = ?", (name,))
         del self._clusters[name]
+        self._tokens = {token_id: token for token_id, token in self._tokens.items() if token.cluster != name}
         self._tell(Change.REMOVED, cluster)
 
     def pin(self, name: str, uid: str) -> Cluster:
-        """See `ClusterRegistry`. The database decides, so that of two processes one wins."""
+        """See `ClusterRegistry`. The database decides, so that of two processes one wins; what it decided stays."""
         cluster = self._known(name)
         if not uid:
             raise RegistryError("a cluster's uid is not empty")
-        self._database.execute("UPDATE cluster SET uid = ? WHERE name = ? AND uid IS NULL", (uid, name))
-        row = self._database.execute("SELECT uid FROM cluster WHERE name = ?", (name,)).fetchone()
+        if cluster.uid == uid:
+            return cluster  # as for every agent that attaches again: nothing to write
+        with _refusing():
+            self._database.execute("UPDATE cluster SET uid = ? WHERE name = ? AND uid IS NULL", (uid, name))
+            row = self._database.execute("SELECT uid FROM cluster WHERE name = ?", (name,)).fetchone()
         if row is None or row[0] != uid:
             raise RegistryError(
                 f"cluster {name!r} is pinned to another cluster: remove it and add it again to change that"
             )
         pinned = replace(cluster, uid=uid)
         self._clusters[name] = pinned
-        if cluster != pinned:
-            self._tell(Change.UPDATED, pinned)
+        self._tell(Change.UPDATED, pinned)
         return pinned
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
@@ -165,42 +185,41 @@ class SqliteRegistry:
         return lambda: self._subscribers.pop(number, None) and None
 
     def poll(self) -> bool:
-        """Takes over what another process wrote, and tells subscribers. True where there was something."""
-        version = self._data_version()
-        if version == self._version:
-            return False
-        self._version = version
-        before, self._clusters = self._clusters, self._read()
-        for name in sorted(before.keys() | self._clusters.keys()):
-            self._compare(before.get(name), self._clusters.get(name))
-        return True
+        """Takes over what another process wrote, and tells subscribers. True where there was something.
+
+        :raises RegistryError: the file cannot be read just now. The next poll will see what this one has missed.
+        """
+        with _refusing():
+            return self._watched.poll()
 
     def add_join_token(self, token: StoredJoinToken) -> None:
         """Keeps a token for a cluster that may be added later. :raises RegistryError: its id is taken."""
         row = (token.id, token.key, token.cluster, token.expires)
-        try:
+        with _refusing("there is a join token of this id already"):
             self._database.execute("INSERT INTO join_token VALUES (?, ?, ?, ?)", row)
-        except sqlite3.IntegrityError:
-            raise RegistryError("there is a join token of this id already") from None
+        self._tokens[token.id] = token
 
     def join_token(self, token_id: str) -> StoredJoinToken | None:
-        """A token by id, from the file: enrolment is rare, and a revoked token must not linger in memory."""
-        row = self._database.execute("SELECT id, key, cluster, expires FROM join_token WHERE id = ?", (token_id,))
-        found = row.fetchone()
-        return StoredJoinToken(*found) if found else None
+        """A token by id, from memory: one that another process revoked is gone with the next poll."""
+        return self._tokens.get(token_id)
 
     def join_tokens(self) -> tuple[StoredJoinToken, ...]:
         """All tokens, the soonest to expire first."""
-        rows = self._database.execute("SELECT id, key, cluster, expires FROM join_token ORDER BY expires, id")
-        return tuple(StoredJoinToken(*row) for row in rows)
+        return tuple(sorted(self._tokens.values(), key=lambda token: (token.expires, token.id)))
 
     def remove_join_token(self, token_id: str) -> bool:
         """Whether there was such a token; afterwards there is none. Of two callers, one is told True."""
-        return self._database.execute("DELETE FROM join_token WHERE id = ?", (token_id,)).rowcount == 1
+        with _refusing():
+            removed = self._database.execute("DELETE FROM join_token WHERE id = ?", (token_id,)).rowcount == 1
+        self._tokens.pop(token_id, None)
+        return removed
 
     def drop_expired(self, now: float) -> int:
         """Removes tokens that have expired, and says how many."""
-        return self._database.execute("DELETE FROM join_token WHERE expires <= ?", (now,)).rowcount
+        with _refusing():
+            count = self._database.execute("DELETE FROM join_token WHERE expires <= ?", (now,)).rowcount
+        self._tokens = {token_id: token for token_id, token in self._tokens.items() if token.expires > now}
+        return count
 
     def _known(self, name: str) -> Cluster:
         if (cluster := self._clusters.get(name)) is None:
@@ -209,24 +228,56 @@ class SqliteRegistry:
 
     def _tell(self, change: Change, cluster: Cluster) -> None:
         for subscriber in tuple(self._subscribers.values()):
-            subscriber(change, cluster)
+            try:
+                subscriber(change, cluster)
+            except Exception:  # the others must hear of it all the same
+                _log.exception("a subscriber of the registry failed", extra={"cluster": cluster.name})
+
+    def _take(self, content: _Content) -> None:
+        before, self._clusters = self._clusters, content.clusters
+        self._tokens = content.tokens
+        for name in sorted(before.keys() | content.clusters.keys()):
+            self._compare(before.get(name), content.clusters.get(name))
 
     def _compare(self, before: Cluster | None, after: Cluster | None) -> None:
-        if before is None and after is not None:
-            self._tell(Change.ADDED, after)
-        elif before is not None and after is None:
+        if before is not None and after is not None and not _replaced(before, after):
+            if before != after:
+                self._tell(Change.UPDATED, after)
+            return
+        if before is not None:
             self._tell(Change.REMOVED, before)
-        elif after is not None and before != after:
-            self._tell(Change.UPDATED, after)
+        if after is not None:
+            self._tell(Change.ADDED, after)
 
-    def _read(self) -> dict[str, Cluster]:
-        rows = self._database.execute("SELECT name, uid, created, labels FROM cluster")
-        return {
-            name: Cluster(name, uid, created, tuple(json.loads(labels).items())) for name, uid, created, labels in rows
-        }
+    def _read(self) -> _Content:
+        clusters = self._database.execute("SELECT name, uid, created, labels FROM cluster").fetchall()
+        tokens = self._database.execute("SELECT id, key, cluster, expires FROM join_token").fetchall()
+        return _Content(
+            {
+                name: Cluster(name, uid, created, tuple(json.loads(labels).items()))
+                for name, uid, created, labels in clusters
+            },
+            {row[0]: StoredJoinToken(*row) for row in tokens},
+        )
 
     def _data_version(self) -> int:
         return int(self._database.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _replaced(before: Cluster, after: Cluster) -> bool:
+    """Whether a name stands for another cluster now: it was removed and added again between two looks."""
+    return before.created != after.created or (before.uid is not None and before.uid != after.uid)
+
+
+@contextmanager
+def _refusing(taken: str = "") -> Iterator[None]:
+    """SQLite's errors in our callers' terms; `taken` is for a key that is there already."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if taken and isinstance(error, sqlite3.IntegrityError):
+            raise RegistryError(taken) from None
+        raise RegistryError(f"the registry's file cannot be used just now ({error}): try again") from error
 
 
 def _make_private(path: Path) -> None:
@@ -239,7 +290,7 @@ def _make_private(path: Path) -> None:
         raise RegistryError(f"{path} is open to others than its owner: chmod 600 it")
 
 
-def _prepare(database: sqlite3.Connection) -> None:
+def _prepare(database: sqlite3.Connection, patience: float) -> None:
     """synchronous=FULL: a cluster or token that was removed must not come back after a power cut."""
     try:
         database.execute("PRAGMA journal_mode = WAL")
@@ -248,6 +299,7 @@ def _prepare(database: sqlite3.Connection) -> None:
         with database:
             database.execute("BEGIN IMMEDIATE")
             _migrate(database)
+        database.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
     except sqlite3.DatabaseError as error:
         raise RegistryError(f"the registry's file cannot be used: {error}") from None
 

@@ -17,17 +17,19 @@ from auth.chain import AuthenticatorChain
 from auth.decision import Decision
 from auth.grantsfile import GrantsFile
 from auth.identity import Identity
-from auth.statefile import write_private
 from auth.tokens import TokenAuthenticator
 from auth.x509 import CertificateAuthenticator
 from gateway.agents import Attendance, RegistryAuthority, SessionsCollector
-from gateway.audit import AuditIds, AuditLog, AuditSink, DescriptorSink, FileSink
+from gateway.audit import AuditIds, AuditLog
+from gateway.auditsinks import AuditSink, FileSink, OutputSink
 from gateway.audittrail import AuditTrail
+from gateway.certificates import Certificates
 from gateway.config import ServerConfig, host_and_port
 from gateway.gateway import Gateway, GatewayParts
-from gateway.listener import TlsFiles, listening_socket, server_context
+from gateway.listener import listening_socket
 from gateway.registry import SqliteRegistry
 from gateway.state import AUDIENCE, ISSUER, State
+from gateway.watcher import Watcher
 from stub.attaching import Attachment
 from stub.door import AgentsDoor
 from stub.sessions import Sessions
@@ -36,7 +38,9 @@ from tunnel.batch import Batch
 KNOWN_FOR = 20.0
 """Seconds that an authenticated credential is remembered. With the 10 s between looks at live streams that makes 30."""
 WATCH = 1.0
-"""Seconds between looks at the files that others may change: the registry and the grants."""
+"""Seconds between looks at the files that others may change: the registry, the grants, certificates."""
+PATIENCE = 0.05
+"""Seconds that the whole server waits for another process's write to the registry; then a poll tries again."""
 
 
 class CurrentGrants:
@@ -61,6 +65,8 @@ class Server:
         self.gateway: Gateway
         self.sessions: Sessions
         self.registry: SqliteRegistry
+        self.watcher: Watcher
+        self._audit: AuditLog
         self.port = 0
         self.agents_port = 0
 
@@ -75,36 +81,47 @@ class Server:
     ) -> None:
         await self._stack.aclose()
 
+    def reopen(self) -> None:
+        """For log rotation: the audit log goes on in a new file."""
+        self._audit.reopen()
+
     async def _start(self, stack: AsyncExitStack) -> None:
         now, loop = time.time(), asyncio.get_running_loop()
         self.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.registry = SqliteRegistry(self.state.registry)
+        self.registry = SqliteRegistry(self.state.registry, patience=PATIENCE)
         stack.callback(self.registry.close)
         grants = GrantsFile(self.config.grants or self.state.grants)
         batch = Batch(loop.call_soon)
-        audit = AuditLog(self._audit_sink(), loop.call_soon)
+        audit = self._audit = AuditLog(self._audit_sink(), loop.call_soon, later=loop.call_later)
         stack.callback(audit.close)
         self.sessions = Sessions(clock=loop.time, interval=0.25)
         self.sessions.start()
         stack.callback(self.sessions.close, "the server is stopping")
         attendance = Attendance(self.sessions)
         stack.callback(self.registry.subscribe(attendance.changed))
-        tls = self._tls(now)
-        await self._open_agents_door(stack, batch, server_context(TlsFiles(tls.certificate, tls.key)), now)
-        parts = self._parts(batch, audit, grants, attendance, tls, now)
+        certificates = Certificates(self.config.tls, self.config.names, self.state, now)
+        self.watcher = self._watcher(grants, certificates)
+        await self._open_agents_door(stack, batch, certificates.agents, now)
+        parts = self._parts(batch, audit, grants, attendance, certificates.users, now)
         self.gateway = await stack.enter_async_context(Gateway(parts))
         self.port = self.gateway.ports[0]
         stack.callback(self.sessions.drain)
-        watcher = loop.create_task(self._watch(grants), name="watch the registry and the grants")
-        stack.callback(watcher.cancel)
+        watching = loop.create_task(self.watcher.run(), name="watch what others may change")
+        stack.callback(watching.cancel)
 
-    def _tls(self, now: float) -> TlsFiles:
-        config = self.config
-        if config.tls.certificate is not None and config.tls.key is not None:
-            write_private(self.state.directory / "ca.crt", self.state.authority(now).certificate_pem)
-            return TlsFiles(config.tls.certificate, config.tls.key, self.state.directory / "ca.crt")
-        chain, ca = self.state.server_certificate(config.names, now)
-        return TlsFiles(chain, chain, ca)
+    def _watcher(self, grants: GrantsFile, certificates: Certificates) -> Watcher:
+        async def look_at_registry() -> None:
+            self.registry.poll()
+
+        async def look_at_grants() -> None:
+            # In a thread: thousands of grants take a while to parse, in which nobody would be served.
+            grants.take(await asyncio.to_thread(grants.look))
+
+        async def look_at_certificates() -> None:
+            certificates.poll(time.time())
+
+        looks = {"registry": look_at_registry, "grants": look_at_grants, "certificates": look_at_certificates}
+        return Watcher(looks, WATCH)
 
     async def _open_agents_door(self, stack: AsyncExitStack, batch: Batch, tls: ssl.SSLContext, now: float) -> None:
         setting = Attachment(
@@ -122,7 +139,13 @@ class Server:
         self.agents_port = ports[0]
 
     def _parts(
-        self, batch: Batch, audit: AuditLog, grants: GrantsFile, attendance: Attendance, tls: TlsFiles, now: float
+        self,
+        batch: Batch,
+        audit: AuditLog,
+        grants: GrantsFile,
+        attendance: Attendance,
+        tls: ssl.SSLContext,
+        now: float,
     ) -> GatewayParts:
         config = self.config
         return GatewayParts(
@@ -133,13 +156,17 @@ class Server:
             audit=AuditTrail(audit, AuditIds(os.urandom), time.time),
             batch=batch,
             sockets=tuple(listening_socket(*host_and_port(address)) for address in config.listen),
-            tls=server_context(tls),
+            tls=tls,
             clock=asyncio.get_running_loop().time,
             wall=time.time,
             version=self._version,
             domain=config.domain,
             attached=attendance.attached,
-            checks={"grants": lambda: grants.problem, "audit": lambda: audit.problem},
+            checks={
+                "grants": lambda: grants.problem or self.watcher.problem("grants"),
+                "registry": lambda: self.watcher.problem("registry"),
+                "audit": lambda: audit.problem,
+            },
             collectors=(SessionsCollector(self.sessions),),
             metrics_group=config.metrics_group,
             limits=config.limits,
@@ -157,11 +184,5 @@ class Server:
         if where == "none":
             return None
         if where == "-":
-            return DescriptorSink(os.dup(sys.stdout.fileno()))
+            return OutputSink(sys.stdout.fileno())
         return FileSink(Path(where) if where else self.state.directory / "audit.log")
-
-    async def _watch(self, grants: GrantsFile) -> None:
-        while True:
-            await asyncio.sleep(WATCH)
-            self.registry.poll()
-            grants.poll()

@@ -55,14 +55,29 @@ class State:
         write_private(path, str(epoch).encode())
         return epoch
 
-    def server_certificate(self, names: tuple[str, ...], now: float) -> tuple[Path, Path]:
-        """(chain and key, CA): a certificate by the platform's CA, made anew at each start."""
-        authority = self.authority(now)
-        issued = authority.issue_server(names, now, 397 * DAY)
-        chain, ca = self.directory / "server.pem", self.directory / "ca.crt"
-        write_private(chain, issued.certificate + issued.key)
-        write_private(ca, authority.certificate_pem)
-        return chain, ca
+    @property
+    def server_certificate_file(self) -> Path:
+        """The chain and key of the certificate that the server makes for itself."""
+        return self.directory / "server.pem"
+
+    @property
+    def server_ca(self) -> Path:
+        """What clients must trust to reach the server. It is there from the server's first start on; empty: what
+        their systems trust.
+        """
+        return self.directory / "server-ca.crt"
+
+    def issue_server_certificate(self, names: tuple[str, ...], now: float) -> None:
+        """A certificate by the platform's CA: at each start, and when two thirds of its life are over."""
+        issued = self.authority(now).issue_server(names, now, 397 * DAY)
+        write_private(self.server_certificate_file, issued.certificate + issued.key)
+
+    def trusted(self, now: float) -> bytes:
+        """What is in `server_ca`; before the first start, what will be there without certificates of one's own."""
+        try:
+            return self.server_ca.read_bytes()  # no secret: it may have been made readable to all
+        except FileNotFoundError:
+            return self.authority(now).certificate_pem
 
 
 def _new_key() -> bytes:

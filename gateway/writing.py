@@ -1,7 +1,8 @@
 """The writing half of a user's connection: one write for each turn, and credit for what the socket has taken.
 
 A reader that stops holds what the transport buffers (its high-water mark) and the exchange's credit, no more:
-`consumed` is owed while the transport is full, and paid when it has drained.
+`consumed` is owed while the transport is full, and paid when it has drained. What needs no credit (answers of the
+gateway's own) is bounded by `relieve`, and by the connection, which begins no request while the transport is full.
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ class Writing:
         elif not self._dead:
             self.transport.close()
 
+    def relieve(self, most: int) -> None:
+        """Write now, if more than this was gathered: then it shows whether the transport has room for more."""
+        if sum(map(len, self._out)) > most:
+            self.flush()
+
     def dead(self) -> None:
         """The transport is gone: writes lead nowhere."""
         self._dead = True
@@ -72,9 +78,13 @@ class Writing:
     def resume_writing(self) -> None:
         """The transport has drained."""
         self._stalled = False
-        if self._unpaid:
-            with self._batch:
+        with self._batch:
+            if self._unpaid:
                 self._pay()
+            self.room()
+
+    def room(self) -> None:
+        """There is room again for what waited for it."""
 
     def _pay(self) -> None:
         count, self._unpaid = self._unpaid, 0

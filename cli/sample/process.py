@@ -24,8 +24,8 @@ from cli.sample.fds import FdReader, FdWriter
 
 _END_OF_TRANSMISSION = b"\x04"
 # The command must own its terminal, which only the child itself can arrange, between fork and exec; a wrapper
-# does that without running Python code in a forked copy of a program that has threads. It also undoes an ignored SIGINT,
-# which every program that a shell started in the background inherits: Ctrl-C would do nothing.
+# does that without running Python code in a forked copy of a program that has threads. It also undoes an ignored
+# SIGINT, which every program that a shell started in the background inherits: Ctrl-C would do nothing.
 _OWN_TERMINAL = (
     "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "[signal.signal(one, signal.SIG_DFL) for one in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)]; "

@@ -33,6 +33,9 @@ class ApiServer:
         self.late = 0.0
         self.uid = "uid-of-alpha"
         self.pings = 0
+        self.ping_late = 0.0
+        self.deaf_to_pings = 0
+        """So many connections on which a ping is not answered, though the API server lives."""
 
     async def __call__(self, client: Client) -> None:
         while True:
@@ -43,6 +46,11 @@ class ApiServer:
             target = head.split()[1]
             if target == b"/livez/ping":
                 self.pings += 1
+                if self.deaf_to_pings:
+                    self.deaf_to_pings -= 1
+                    await client.rest()
+                    return
+                await asyncio.sleep(self.ping_late)
                 await client.say(_answer(403, b"no"))
             elif target == b"/api/v1/namespaces/kube-system":
                 await client.say(_answer(200, json.dumps({"metadata": {"uid": self.uid}}).encode()))
@@ -62,8 +70,13 @@ def _answer(status: int, body: bytes) -> bytes:
     return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
 
 
-def request(target: bytes, method: bytes = b"GET") -> RequestBlock:
-    return RequestBlock(method, target, [(b"impersonate-user", b"alice")])
+def request(target: bytes, method: bytes = b"GET", *, long: bool = False) -> RequestBlock:
+    return RequestBlock(method, target, [(b"impersonate-user", b"alice")], long=long)
+
+
+def upgrade(target: bytes) -> RequestBlock:
+    headers = [(b"impersonate-user", b"alice"), (b"upgrade", b"SPDY/3.1"), (b"x-stream-protocol-version", b"v4")]
+    return RequestBlock(b"POST", target, headers, ended=False, upgrade=True)
 
 
 class Bed:
@@ -232,7 +245,79 @@ async def test_an_answer_that_is_late_is_waited_for_while_the_api_server_lives(b
     async with bed.running():
         asked = await answered(bed, b"/slow", timeout=5.0)
         assert (asked.reset, asked.body) == (None, b"late")
-        assert 1 <= bed.api.pings < 30  # a 403 was a sign of life
+        assert 2 <= bed.api.pings <= 5  # a 403 was a sign of life; one after the other, twice as late each time
+
+
+async def test_an_api_server_that_is_slow_to_say_that_it_lives_loses_no_request(bed: Bed) -> None:
+    """Each ping takes longer than it would take to lose patience once."""
+    bed.api.late, bed.api.ping_late = 3.5, 1.3
+    async with bed.running():
+        asked = [ask(bed.stub, head=request(b"/slow", method)) for method in (b"GET", b"POST")]
+        await eventually(lambda: all(one.over for one in asked), 6.0)
+        assert [(one.reset, one.body) for one in asked] == [(None, b"late")] * 2
+
+
+async def test_a_connection_of_the_pings_that_is_dead_alone_loses_no_request(bed: Bed) -> None:
+    bed.api.late, bed.api.deaf_to_pings = 2.5, 1
+    async with bed.running():
+        asked = await answered(bed, b"/slow", timeout=5.0)
+        assert (asked.reset, asked.body) == (None, b"late")
+
+
+@pytest.mark.parametrize("head", [request(b"/never", long=True), upgrade(b"/never")], ids=["logs -f", "exec"])
+async def test_what_has_no_end_costs_one_ping_and_is_never_given_up_once_the_api_server_lived(
+    bed: Bed, head: RequestBlock
+) -> None:
+    """`logs -f` of a pod that says nothing has no head for hours: as quiet a stream as one that has begun."""
+    async with bed.running():
+        stream = ask(bed.stub, head=head)
+        await asyncio.sleep(2.0)
+        assert bed.api.pings == 1
+        bed.api.silent.set()
+        assert (await answered(bed)).reset is not None
+        assert not stream.over
+
+
+@pytest.mark.parametrize("head", [request(b"/api", long=True), upgrade(b"/api")], ids=["watch", "exec"])
+async def test_what_has_no_end_is_given_up_where_the_api_server_was_silent_from_the_start(
+    bed: Bed, head: RequestBlock
+) -> None:
+    async with bed.running():
+        bed.api.silent.set()
+        began = time.monotonic()
+        asked = ask(bed.stub, head=head)
+        await eventually(lambda: asked.over)
+        assert asked.reset is not None
+        assert asked.reset.reason is Reason.TIMEOUT
+        assert time.monotonic() - began < 2.0
+
+
+async def test_whoever_comes_while_a_ping_is_under_way_waits_no_longer_than_others(bed: Bed) -> None:
+    async with bed.running():
+        bed.api.silent.set()
+        took: list[float] = []
+
+        async def one(after: float) -> None:
+            await asyncio.sleep(after)
+            began = time.monotonic()
+            assert (await answered(bed)).reset is not None
+            took.append(time.monotonic() - began)
+
+        await asyncio.gather(*(one(0.1 * n) for n in range(25)))
+        assert max(took) < 2.0
+
+
+async def test_an_api_server_that_falls_silent_later_costs_what_waits_its_patience_again(bed: Bed) -> None:
+    """An old request that has seen signs of life does not keep a new one from being told in time."""
+    async with bed.running():
+        old = ask(bed.stub, head=request(b"/never"))
+        await asyncio.sleep(2.0)
+        assert not old.over
+        bed.api.silent.set()
+        began = time.monotonic()
+        assert (await answered(bed)).reset is not None
+        assert time.monotonic() - began < 2.0
+        assert old.reset is not None
 
 
 async def test_streams_that_have_begun_are_left_alone(bed: Bed) -> None:

@@ -173,6 +173,27 @@ async def test_a_head_of_another_epoch_is_refused(stub: Stub) -> None:
         assert not real.handler.begun
 
 
+async def test_whoever_held_and_lost_its_server_waits_a_moment_before_it_knocks(stub: Stub) -> None:
+    """Ten thousand agents lose a server together."""
+    async with attached(stub, backoff=BackOff(lambda: 0.5, first=0.05, most=0.2)):
+        (before,) = stub.sessions.all()
+        began = time.monotonic()
+        before.mux.close("cut by the test")
+        await eventually(lambda: [one for one in stub.sessions.all() if one is not before])
+        assert 0.5 <= time.monotonic() - began < 0.9
+
+
+async def test_whoever_is_sent_away_by_a_draining_server_knocks_at_once(authority: Authority, tmp_path: Path) -> None:
+    async with (
+        nothing_left(),
+        Stub(authority, tmp_path / "a") as first,
+        Stub(authority, tmp_path / "b") as second,
+        attached(first, servers=(first.name, second.name), backoff=BackOff(lambda: 0.5, first=0.05, spread=10.0)),
+    ):
+        first.sessions.drain()
+        await eventually(lambda: second.sessions.all(), 1.0)
+
+
 # --- several agents
 
 

@@ -29,6 +29,7 @@ class Plain:
     """A carriage that adds nothing: what is written is what the link said."""
 
     open = True
+    ended = False
 
     def begin(self) -> bytes:
         return b""

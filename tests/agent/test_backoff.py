@@ -23,3 +23,8 @@ def test_it_begins_anew_after_a_stable_session() -> None:
     assert backoff.next() > first
     backoff.reset()
     assert backoff.next() == first
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_those_who_lost_one_server_come_back_anywhere_within_a_second(number: float) -> None:
+    assert BackOff(lambda: number).scatter() == number

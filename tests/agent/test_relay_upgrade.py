@@ -342,3 +342,37 @@ async def test_a_command_may_leave_its_stdin_unread_for_as_long_as_it_likes(befo
         sock = relay._connection._transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "the agent ends"])
+@pytest.mark.parametrize("stalls", [False, True], ids=["it reads", "it does not read"])
+async def test_an_api_server_sees_the_end_of_a_stream_at_once(before: Before, stalls: bool, ends: str) -> None:
+    """Even where its window is closed, and megabytes wait before it: an exec must not run on for minutes."""
+
+    async def stand_still(client: Client) -> None:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(60)
+
+    async with before(switching(SPDY_SWITCH, stand_still if stalls else None)) as world:
+        exchange, relay = world.start(SPDY_HEAD)
+        await exchange.until(lambda: exchange.heads)
+        if stalls:
+            for _ in range(200):
+                with world.pool.batch:
+                    relay.on_data(b"x" * 65_536)
+        await asyncio.sleep(0.1)
+        theirs = world.server.clients[0].writer.get_extra_info("socket")
+        assert _established(theirs)
+        if ends == "cancelled":
+            relay.on_reset(ExchangeReset(Hop.CLIENT, Reason.CANCELLED, "the client left"))
+        else:
+            await world.pool.close()
+        await exchange.until(lambda: not _established(theirs), 1.0)
+
+
+def _established(sock: socket.socket) -> bool:
+    """What the kernel says; a socket that was closed meanwhile is not."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
+    except (OSError, ValueError):
+        return False

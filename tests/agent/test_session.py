@@ -130,7 +130,7 @@ def _bare() -> tuple[AgentSession, list[AgentExchange]]:
     return AgentSession(mux, Challenge("n", (1,), 1, "s"), Identity("a", b"b")), begun
 
 
-async def test_only_what_has_waited_long_enough_counts_as_unanswered() -> None:
+async def test_only_what_has_waited_long_enough_and_has_no_answer_counts_as_waiting() -> None:
     session, begun = _bare()
 
     def arrives(number: int) -> None:
@@ -139,14 +139,21 @@ async def test_only_what_has_waited_long_enough_counts_as_unanswered() -> None:
 
     arrives(1)
     arrives(2)
-    assert session.unanswered(0.1) == []
+
+    def waiting(beyond: int = 0) -> list[int]:
+        session.look(0.1)
+        return [one.id for one in session.waiting(beyond)]
+
+    assert waiting() == []
     await asyncio.sleep(0.12)
     arrives(3)
-    assert [one.id for one in session.unanswered(0.1)] == [1, 2]
+    assert waiting() == [2, 1]
     begun[0].send_response(ResponseBlock(200, []))
-    assert [one.id for one in session.unanswered(0.1)] == [2]
+    assert waiting() == [2]
     await asyncio.sleep(0.12)
-    assert [one.id for one in session.unanswered(0.1)] == [2, 3]
+    assert waiting() == [3, 2]
+    assert waiting(beyond=2) == [3]
+    assert waiting(beyond=3) == []
     for _ in range(100):
-        session.unanswered(0.0)
+        session.look(0.0)
     assert len(session._marks) <= 2

@@ -126,3 +126,8 @@ def test_changed_authorities_forget_everything() -> None:
     chain.clear()
     chain.authenticate(GOOD, NOW)
     assert token.asked == 2
+
+
+def test_who_cannot_be_written_down_is_not_authenticated() -> None:
+    with pytest.raises(AuthenticationFailed, match="not Unicode"):
+        AuthenticatorChain([Scripted("a\ud800")]).authenticate(GOOD, NOW)

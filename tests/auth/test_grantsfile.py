@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -84,4 +85,52 @@ def test_a_broken_new_file_keeps_the_old_grants_and_says_so(path: Path, damage: 
     rewritten(path, FOR_NOBODY)
     assert file.poll()
     assert file.problem is None
+    assert not file.decisions.decide(JANE, "c").allowed
+
+
+def test_a_change_that_could_not_be_read_is_read_at_the_next_poll(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many open files, for a moment: a revocation must not be lost by it."""
+    file, opened = GrantsFile(path), Path.open
+    rewritten(path, FOR_NOBODY)
+
+    def exhausted(*_: object) -> object:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "open", exhausted)
+    assert not file.poll()
+    assert file.problem is not None
+    assert "Too many open files" in file.problem
+    monkeypatch.setattr(Path, "open", opened)
+    assert file.poll()
+    assert file.problem is None
+    assert not file.decisions.decide(JANE, "c").allowed
+
+
+def test_what_may_be_read_after_a_chmod_is_read(path: Path) -> None:
+    """chmod changes neither time nor size nor inode."""
+    file = GrantsFile(path)
+    rewritten(path, FOR_NOBODY)
+    path.chmod(0o666)
+    assert not file.poll()
+    path.chmod(0o600)
+    assert file.poll()
+    assert not file.decisions.decide(JANE, "c").allowed
+
+
+def test_a_broken_version_is_read_once_and_stays_a_problem(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = GrantsFile(path)
+    rewritten(path, "broken: x\n")
+    assert not file.poll()
+    monkeypatch.setattr(Path, "open", None)
+    assert not file.poll()
+    assert file.problem is not None
+
+
+def test_looking_changes_nothing_until_it_is_taken(path: Path) -> None:
+    """`look` runs in a thread, beside requests."""
+    file = GrantsFile(path)
+    rewritten(path, FOR_NOBODY)
+    looked = file.look()
+    assert file.decisions.decide(JANE, "c").allowed
+    assert file.take(looked)
     assert not file.decisions.decide(JANE, "c").allowed

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auth.identity import Credentials, Identity, credential_extra
+from auth.identity import BadIdentity, Credentials, Identity, credential_extra
 
 
 def test_credentials_and_their_errors_never_show_the_secret() -> None:
@@ -61,3 +61,16 @@ def test_two_credentials_that_claim_one_id_are_two_identities() -> None:
 
 def test_the_credential_id_is_the_extra_that_kubernetes_uses() -> None:
     assert credential_extra("JTI=1") == (("authentication.kubernetes.io/credential-id", ("JTI=1",)),)
+
+
+def test_remote_headers_make_other_credentials() -> None:
+    assert Credentials(b"x", remote_headers=True).digest != Credentials(b"x").digest
+
+
+@pytest.mark.parametrize("field", range(5))
+def test_nobody_is_called_what_no_header_and_no_record_can_hold(field: int) -> None:
+    texts = ["jane"] * 5
+    texts[field] = "\ud800"
+    user, group, uid, extra, credential = texts
+    with pytest.raises(BadIdentity):
+        Identity(user, (group,), uid, (("key", (extra,)),), "test", credential, 10.0)

@@ -126,3 +126,27 @@ def test_a_symbolic_link_stays_one(state: Path, tmp_path: Path) -> None:
 def test_nobody_is_an_administrator_by_leaving_out_the_group() -> None:
     assert default_groups("ada") == ()
     assert default_groups("admin") == ("kulvert:admins",)
+
+
+def trusted_in(result_text: str) -> str | None:
+    cluster: dict[str, str] = yaml.safe_load(result_text)["clusters"][0]["cluster"]
+    return cluster.get("certificate-authority-data")
+
+
+def test_it_embeds_what_the_server_says_that_its_clients_must_trust(state: Path) -> None:
+    args = ("kubeconfig", "edge", "--state-dir", state)
+    platform = trusted_in(kulvert(*args).stdout)
+    assert platform is not None
+    (state / "server-ca.crt").write_bytes(b"the company's root")
+    assert trusted_in(kulvert(*args).stdout) == base64.b64encode(b"the company's root").decode()
+    (state / "server-ca.crt").write_bytes(b"")
+    assert trusted_in(kulvert(*args).stdout) is None
+
+
+def test_an_agent_is_told_to_trust_the_same(state: Path) -> None:
+    args = ("token", "create", "edge", "--state-dir", state)
+    assert f"caFile: server-ca.crt # a copy of {state / 'server-ca.crt'}" in kulvert(*args).stdout
+    (state / "server-ca.crt").write_bytes(b"")
+    told = kulvert(*args).stdout
+    assert "  caFile: " not in told
+    assert "# no caFile" in told

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import logging, structlog
 from cli import logs
@@ -56,4 +58,22 @@ logging.getLogger("kulvert.x").debug("heard")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "heard" in done.stderr
+    assert "planted" not in done.stderr
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_traceback_shows_no_local_variables(form: str) -> None:
+    program = f"""
+import logging
+from cli import logs
+logs.configure("info", {form!r})
+def failing(token):
+    raise ZeroDivisionError("division")
+try:
+    failing("plan" + "ted")
+except ZeroDivisionError as error:
+    logging.getLogger("x").error("a bug", exc_info=error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "ZeroDivisionError" in done.stderr
     assert "planted" not in done.stderr

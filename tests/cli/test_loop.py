@@ -85,3 +85,23 @@ async def test_a_failure_of_the_work_is_the_callers() -> None:
 
     with pytest.raises(KeyError):
         await Stop().unless(broken())
+
+
+def test_a_hangup_can_mean_something_else_even_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    heard = []
+
+    async def main(stop: Stop) -> None:
+        send(signal.SIGHUP)
+        await asyncio.sleep(0.05)
+        stop.on_hangup = lambda: heard.append(stop.requested)
+        send(signal.SIGHUP)
+        await asyncio.sleep(0.05)
+        assert not stop.requested
+
+    try:
+        assert run(main) == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert heard == [False]

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
+import sqlite3
+import ssl
+import time
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -44,7 +50,10 @@ def agent_file(home: Path, state: Path, server: str, sample: SampleServer) -> Pa
     token = kulvert("token", "create", "edge", "-q", "--state-dir", state).output
     (home / "token").write_text(token)
     settings = {"servers": [server], "cluster": "edge", "joinTokenFile": str(home / "token")}
-    settings |= {"caFile": str(state / "ca.crt"), "kubeconfig": str(sample.kubeconfig(home / "sample", user=None))}
+    settings |= {
+        "caFile": str(state / "server-ca.crt"),
+        "kubeconfig": str(sample.kubeconfig(home / "sample", user=None)),
+    }
     path = home / "agent.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
@@ -80,3 +89,51 @@ def test_a_server_without_grants_does_not_start_and_says_what_to_write(tmp_path:
         assert server.process.wait(20) == 1
         assert "`kulvert serve --help` has an example" in server.output
         assert server.output.count("\n") == 1
+
+
+def test_a_hangup_reopens_the_audit_log_and_stops_nothing(tmp_path: Path) -> None:
+    state = prepared(tmp_path)
+    log = state / "audit.log"
+    with running("serve", "--config", tmp_path / "server.yaml", home=tmp_path) as server:
+        addresses(server)
+        log.rename(state / "audit.log.1")
+        server.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 10
+        while not log.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert log.exists()
+        assert server.process.poll() is None
+        assert server.stop() == 0
+
+
+def test_a_registry_that_cannot_be_read_is_told_and_survived(tmp_path: Path) -> None:
+    state = prepared(tmp_path)
+    with running("serve", "--config", tmp_path / "server.yaml", home=tmp_path) as server:
+        users, _ = addresses(server)
+        context = ssl.create_default_context(cafile=str(state / "server-ca.crt"))
+
+        def ready() -> int:
+            try:
+                with urllib.request.urlopen(f"{users}/readyz", context=context) as answer:  # noqa: S310 -- https
+                    return int(answer.status)
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code
+
+        def becomes(status: int) -> None:
+            deadline = time.monotonic() + 10
+            while (found := ready()) != status and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert found == status, server.output
+
+        becomes(200)
+        kulvert("cluster", "add", "hub", "--state-dir", state)
+        with sqlite3.connect(state / "clusters.db") as database:
+            database.execute("UPDATE cluster SET labels = 'no JSON' WHERE name = 'hub'")
+        database.close()
+        becomes(503)
+        database = sqlite3.connect(state / "clusters.db", isolation_level=None)
+        database.execute("UPDATE cluster SET labels = '{}'")
+        database.close()
+        becomes(200)
+        assert server.stop() == 0

@@ -15,16 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auth.identity import Identity
-from gateway.audit import (
-    RESPONSE_COMPLETE,
-    AuditIds,
-    AuditLog,
-    AuditRecord,
-    DescriptorSink,
-    FileSink,
-    blanked,
-    line,
-)
+from gateway.audit import AuditIds, AuditLog
+from gateway.auditevents import RESPONSE_COMPLETE, AuditRecord, blanked, line
+from gateway.auditsinks import DescriptorSink, FileSink
 from gateway.requestinfo import request_info
 from tunnel.impersonate import Impersonation
 
@@ -358,3 +351,65 @@ def test_what_gives_a_hand_inside_a_container_is_marked_whatever_its_method() ->
     exec_by_get = record(info=request_info("GET", b"/api/v1/namespaces/a/pods/p/exec"))
     assert read(exec_by_get)["annotations"]["kulvert.dev/interactive"] == "true"
     assert "kulvert.dev/interactive" not in read(record())["annotations"]
+
+
+def test_a_name_that_json_cannot_hold_is_escaped_and_loses_nobody_elses_record() -> None:
+    disk, turn = Disk(), Turn()
+    log = turn.log(disk)
+    bad = Impersonation("a\ud800", ("g\udfff",), "", (("k\ud800", ("v\ud800",)),))
+    for number in range(3):
+        log.record(record(audit_id=str(number), rule="r\ud800" if number == 1 else "r"))
+    log.record(record(audit_id="3", impersonated=bad))
+    turn.turn()
+    assert disk.ids == ["0", "1", "2", "3"]
+    assert json.loads(disk.data.splitlines()[3])["impersonatedUser"]["username"] == "a\\ud800"
+    assert log.lost == 0
+    assert log.ready()
+
+
+def test_a_record_that_cannot_be_written_down_leaves_its_id_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    disk, turn = Disk(), Turn()
+    log = turn.log(disk)
+    log.record(record(audit_id="0"))
+    log.record(record(audit_id="1", user_agent=None))
+    log.record(record(audit_id="2"))
+    turn.turn()
+    assert disk.ids == ["0", "1", "2"]
+    assert log.lost == 1
+    assert "cannot be written down" in caplog.text
+
+
+def test_what_a_stalled_sink_did_not_take_is_offered_again_without_another_request() -> None:
+    disk, turn = Disk(), Turn()
+    disk.takes = 0
+    waiting: list[Callable[[], None]] = []
+    log = turn.log(disk, later=lambda _seconds, call: waiting.append(call))
+    log.record(record(audit_id="1"))
+    turn.turn()
+    log.flush()
+    assert len(waiting) == 1
+    disk.takes = None
+    waiting[0]()
+    assert disk.ids == ["1"]
+
+
+def test_a_reader_that_has_stalled_does_not_keep_the_end_waiting_and_what_it_left_is_counted() -> None:
+    disk = Disk()
+    disk.takes = 0
+    log = Turn().log(disk)
+    log.record(record())
+    log.close(patience=0.05)
+    assert disk.closed
+    assert log.lost == 1
+
+
+def test_the_log_goes_on_in_a_new_file_when_it_is_told_to(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    log = Turn().log(FileSink(path))  # type: ignore[arg-type]
+    log.record(record(audit_id="1"))
+    path.rename(tmp_path / "old")
+    log.reopen()
+    log.record(record(audit_id="2"))
+    log.close()
+    assert b'"id-' not in path.read_bytes()
+    assert [b'"auditID":"1"' in (tmp_path / "old").read_bytes(), b'"auditID":"2"' in path.read_bytes()] == [True, True]

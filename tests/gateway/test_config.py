@@ -94,3 +94,7 @@ def test_addresses_are_host_and_port(address: str, parts: tuple[str, int]) -> No
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="is no address"):
         host_and_port(address)
+
+
+def test_what_is_under_way_is_given_less_time_than_kubernetes_gives_the_server() -> None:
+    assert ServerConfig().timeouts.drain == 25.0

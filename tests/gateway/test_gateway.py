@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,13 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 
 
 @asynccontextmanager
-async def serving(pki: Pki, clusters: FakeClusters, drain: float = 1.0) -> AsyncIterator[Gateway]:
+async def serving(
+    pki: Pki, clusters: FakeClusters, drain: float = 1.0, timeouts: DoorTimeouts | None = None
+) -> AsyncIterator[Gateway]:
     loop = asyncio.get_running_loop()
+    sock = listening_socket("127.0.0.1", 0)
+    if timeouts is not None:  # else the kernel would hold megabytes for who does not read
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
     authority = CertificateAuthenticator.from_pem(pki.users.certificate_pem)
     parts = GatewayParts(
         clusters=clusters,
@@ -76,12 +81,12 @@ async def serving(pki: Pki, clusters: FakeClusters, drain: float = 1.0) -> Async
         grants=Decisions(GRANTS),
         audit=AuditTrail(AuditLog(None, loop.call_soon), AuditIds(os.urandom), time.time),
         batch=Batch(loop.call_soon),
-        sockets=(listening_socket("127.0.0.1", 0),),
+        sockets=(sock,),
         tls=server_context(pki.tls),
         clock=time.monotonic,
         wall=time.time,
         version="0.0.0",
-        timeouts=DoorTimeouts(drain=drain),
+        timeouts=timeouts or DoorTimeouts(drain=drain),
     )
     async with Gateway(parts) as gateway:
         yield gateway
@@ -241,6 +246,123 @@ def test_a_reader_that_stops_holds_a_bounded_amount(pki: Pki) -> None:
             await asyncio.sleep(0.05)
             assert exchange.paid > pushed - credit
             writer.close()
+
+    run(main)
+
+
+async def narrow(gateway: Gateway, tls: ssl.SSLContext) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client whose kernel takes little, and which reads when the test does."""
+    small = socket.socket()
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+    small.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(small, ("127.0.0.1", gateway.ports[0]))
+    return await asyncio.open_connection(sock=small, ssl=tls, server_hostname="127.0.0.1", limit=1024)
+
+
+def resident() -> int:
+    """Bytes of this process's memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_pipelining_stranger_that_does_not_read_holds_a_bounded_amount(pki: Pki) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1000 + b"\r\n\r\n"
+
+    async def main() -> None:
+        async with serving(pki, FakeClusters(), timeouts=DoorTimeouts(drain=1.0)) as gateway:
+            reader, writer = await narrow(gateway, pki.client())
+            await asyncio.sleep(0.1)
+            (connection,) = gateway.listeners[0].door.connections
+            before, sent = resident(), 0
+            with suppress(TimeoutError):
+                while sent < 60_000:
+                    writer.write(request * 50)
+                    sent += 50
+                    await asyncio.sleep(0)
+                    async with asyncio.timeout(1.0):
+                        await writer.drain()
+                    assert connection.transport.get_write_buffer_size() < 256 * 1024
+            assert sent < 60_000
+            assert not connection.reading
+            assert resident() - before < 16 * 1024 * 1024
+            answered = 0
+            async with asyncio.timeout(60.0):
+                while answered < sent:
+                    answered += (await reader.readuntil(b"\r\n\r\n")).count(b"HTTP/1.1 401 ")
+            writer.close()
+
+    run(main)
+
+
+async def stalled_at_its_end(clusters: FakeClusters) -> int:
+    """An answer as long as there is credit for it, and its end. How long?"""
+    exchange = await opened(clusters)
+    exchange.begin()
+    pushed, unchanged = 0, 0
+    while unchanged < 20:
+        before = pushed
+        while pushed + 16_384 <= exchange.paid + 65_536:
+            exchange.sink.on_data(b"x" * 16_384)
+            pushed += 16_384
+        await asyncio.sleep(0.01)
+        unchanged = unchanged + 1 if pushed == before else 0
+    exchange.sink.on_end([])
+    return pushed
+
+
+def test_a_reader_that_stands_still_at_the_end_gets_all_of_it(pki: Pki) -> None:
+    async def main() -> None:
+        clusters = FakeClusters()
+        async with serving(pki, clusters, timeouts=DoorTimeouts(drain=1.0)) as gateway:
+            reader, writer = await narrow(gateway, pki.client(pki.carol))
+            writer.write(GET + b"Connection: close\r\n\r\n")
+            pushed = await stalled_at_its_end(clusters)
+            await asyncio.sleep(4.0)
+            answer = await reader.read()
+            assert answer.count(b"x") >= pushed
+            assert answer.endswith(b"0\r\n\r\n")
+            writer.close()
+
+    run(main)
+
+
+def test_a_reader_that_never_comes_back_is_ended(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DoorTimeouts, "tail", 2.0, raising=False)
+
+    async def main() -> None:
+        clusters = FakeClusters()
+        timeouts = DoorTimeouts(drain=1.0, linger=0.1, sweep=0.2)
+        async with serving(pki, clusters, timeouts=timeouts) as gateway:
+            _, writer = await narrow(gateway, pki.client(pki.carol))
+            writer.write(GET + b"Connection: close\r\n\r\n")
+            await stalled_at_its_end(clusters)
+            door = gateway.listeners[0].door
+            await asyncio.sleep(1.0)
+            assert door.connections
+            await asyncio.sleep(2.0)
+            assert not door.connections
+            writer.transport.abort()
+
+    run(main)
+
+
+def test_the_end_of_a_client_that_is_not_read_is_seen(pki: Pki) -> None:
+    async def main() -> None:
+        clusters = FakeClusters()
+        timeouts = DoorTimeouts(drain=1.0, sweep=0.2)
+        async with serving(pki, clusters, timeouts=timeouts) as gateway:
+            _, writer = await asyncio.open_connection("127.0.0.1", gateway.ports[0], ssl=pki.client(pki.carol))
+            writer.write(GET.replace(b"GET", b"POST") + b"Content-Length: 9999999\r\n\r\n")
+            exchange = await opened(clusters)
+            exchange.room = False
+            for _ in range(8):
+                writer.write(b"x" * 10_000)
+                await asyncio.sleep(0.02)
+            writer.transport.abort()  # a process that was killed: FIN, and no farewell of TLS
+            for _ in range(100):
+                if exchange.cancelled is not None:
+                    break
+                await asyncio.sleep(0.02)
+            assert exchange.cancelled is not None
 
     run(main)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from auth.grants import Decisions, Grants
+from auth.impersonation import StaticIdentity
 from gateway.limits import DoorLimits
 from gateway.registry import Cluster
 from stub.errors import Draining, NoAgent, SessionOverloaded, StubError
 from tests.gateway.answers import read
-from tests.gateway.gate import Gate, gate, settle
+from tests.gateway.gate import Gate, gate, grant, settle
 from tests.gateway.wire import FakeExchange, Wire
 from tunnel.errors import Hop, Reason
 
@@ -290,6 +293,35 @@ async def test_a_stream_ends_soon_after_its_user_may_not_have_it(change: Callabl
         await settle()
         assert wire.closed
         assert not wire.received.endswith(b"\r\n0\r\n\r\n")
+
+
+def decided(grants: Grants, g: Gate) -> None:
+    g.pipeline._grants = Decisions(grants)
+
+
+@pytest.mark.parametrize(
+    ("changed", "cut"),
+    [
+        ({}, False),
+        ({"name": "another"}, False),
+        ({"clusters": ("a", "b")}, False),
+        ({"impersonate": StaticIdentity(groups=("viewers",))}, True),
+        ({"allow_user_impersonation": True}, True),
+        ({"allow_protected": frozenset({"system:masters"})}, True),
+        ({"clusters": ("b",)}, True),
+    ],
+)
+async def test_a_stream_ends_where_it_would_be_opened_as_somebody_else_now(changed: dict[str, Any], cut: bool) -> None:
+    before: dict[str, Any] = {"name": "devs", "groups": ["devs"], "clusters": ("a",)}
+    async with gate(grants=Grants([grant(**before)])) as g:
+        wire = g.connect()
+        wire.send(get(b"/clusters/a/api/v1/pods?watch=1"))
+        exchange = g.clusters.last
+        exchange.begin(200)
+        decided(Grants([grant(**before | changed)]), g)
+        g.chain.clear()
+        g.pass_time(15.0)
+        assert (exchange.cancelled is not None) is cut
 
 
 # --- audit, metrics, secrets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,3 +174,95 @@ def test_a_cluster_name_is_a_dns_label(name: str) -> None:
 @given(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True))
 def test_every_dns_label_is_a_cluster_name(name: str) -> None:
     assert Cluster(name).name == name
+
+
+def test_a_cluster_that_was_replaced_between_two_polls_went_and_came(registry: SqliteRegistry, path: Path) -> None:
+    registry.add(PROD)
+    registry.pin("prod", "uid-1")
+    heard: list[tuple[Change, str | None]] = []
+    registry.subscribe(lambda change, cluster: heard.append((change, cluster.uid)))
+    other = SqliteRegistry(path)
+    other.remove("prod")
+    other.add(Cluster("prod", None, 2000.0))
+    assert registry.poll()
+    assert heard == [(Change.REMOVED, "uid-1"), (Change.ADDED, None)]
+    other.remove("prod")
+    other.add(Cluster("prod", "uid-2", 2000.0))
+    assert registry.poll()
+    assert heard[2:] == [(Change.UPDATED, "uid-2")]
+    other.remove("prod")
+    other.add(Cluster("prod", "uid-3", 2000.0))
+    assert registry.poll()
+    assert heard[3:] == [(Change.REMOVED, "uid-2"), (Change.ADDED, "uid-3")]
+    other.remove("prod")
+    other.add(Cluster("prod", "uid-3", 3000.0))
+    other.close()
+    assert registry.poll()
+    assert heard[5:] == [(Change.REMOVED, "uid-3"), (Change.ADDED, "uid-3")]
+
+
+def test_a_removal_that_could_not_be_read_is_read_at_the_next_poll(
+    registry: SqliteRegistry, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.add(PROD)
+    registry.add(Cluster("stays"))
+    other = SqliteRegistry(path)
+    other.remove("prod")
+    other.close()
+
+    def broken(*_: object) -> object:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.registry.Cluster", broken)
+        with pytest.raises(RegistryError, match="try again"):
+            registry.poll()
+    assert registry.poll()
+    assert registry.get("prod") is None
+
+
+def test_a_subscriber_that_fails_keeps_no_other_from_hearing(registry: SqliteRegistry) -> None:
+    heard = []
+
+    def failing(_: Change, cluster: Cluster) -> None:
+        raise KeyError(cluster.name)
+
+    registry.subscribe(failing)
+    registry.subscribe(lambda _, cluster: heard.append(cluster.name))
+    registry.add(PROD)
+    assert heard == ["prod"]
+
+
+def test_an_agent_that_attaches_again_writes_nothing_and_a_first_one_does_not_wait_long(path: Path) -> None:
+    registry = SqliteRegistry(path, patience=0.05)
+    registry.add(PROD)
+    registry.add(Cluster("edge"))
+    registry.pin("prod", "uid-1")
+    registry.add_join_token(TOKEN)
+    writing = sqlite3.connect(path, isolation_level=None)
+    writing.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    assert registry.pin("prod", "uid-1").uid == "uid-1"
+    assert registry.join_token("id1") == TOKEN
+    with pytest.raises(RegistryError, match="try again"):
+        registry.pin("edge", "uid-2")
+    with pytest.raises(RegistryError, match="try again"):
+        registry.remove("prod")
+    with pytest.raises(RegistryError, match="try again"):
+        registry.add(Cluster("new"))
+    assert time.monotonic() - began < 1
+    writing.execute("ROLLBACK")
+    writing.close()
+    assert registry.pin("edge", "uid-2").uid == "uid-2"
+    registry.close()
+
+
+def test_join_tokens_of_another_process_come_and_go_with_a_poll(registry: SqliteRegistry, path: Path) -> None:
+    other = SqliteRegistry(path)
+    other.add_join_token(TOKEN)
+    registry.poll()
+    assert registry.join_token("id1") == TOKEN
+    other.remove_join_token("id1")
+    other.close()
+    registry.poll()
+    assert registry.join_token("id1") is None

@@ -16,7 +16,7 @@ from tests.cli.command import Program, environment, processes_of_session, runnin
 from tests.cli.kubeclient import KubeClient
 
 KUBECTL = shutil.which("kubectl")
-KEPT = {"audit.log", "ca.crt", "ca.pem", "clusters.db", "epoch", "server.pem", "token-key.pem"}
+KEPT = {"audit.log", "ca.crt", "ca.pem", "clusters.db", "epoch", "server-ca.crt", "server.pem", "token-key.pem"}
 
 
 @pytest.fixture
