@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import structlog
@@ -24,10 +24,16 @@ from tunnel.stubmux import StubMux
 
 log = structlog.get_logger("kulvert.stub")
 
+RETRY_AFTER = 10
+"""Seconds after which one that found no room should try again: half-open sessions have ended, others perhaps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """What every connection of the agents' door needs. `names` are those that agents may dial; empty: any."""
+    """What every connection of the agents' door needs. `names` are those that agents may dial, without ports, and
+    `*.domain` for all below it; empty: any. `max_links` is for a session, `max_sessions` for a cluster, and
+    `max_links_in_all` for this process: beyond it neither own links nor sessions are taken.
+    """
 
     authority: AgentAuthority
     sessions: Sessions
@@ -37,6 +43,10 @@ class Attachment:
     timing: Timing = field(default_factory=Timing)
     names: frozenset[str] = frozenset()
     max_links: int = 10_000
+    max_sessions: int = 16
+    max_links_in_all: int = 20_000
+    links: set[LinkConnection] = field(default_factory=set)
+    """Connections that are links, until they are closed: those that send their last bytes hold a socket, too."""
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     randomness: Callable[[int], bytes] = secrets.token_bytes
@@ -93,12 +103,25 @@ class Attaching:
     def _accept(self, connection: LinkConnection, hello: Hello) -> None:
         if hello.version not in VERSIONS:
             raise Refused("version", f"this server speaks the versions {VERSIONS} of the link protocol")
-        if self._setting.names and hello.name not in self._setting.names:
+        if not named(hello.name, self._setting.names):
             raise Refused("name", f"this server is not known as {hello.name!r}")
         if hello.link == "own":
             self._accept_own(connection, hello)
         else:
             self._accept_shared(connection, hello)
+
+    def _become_link(self, connection: LinkConnection) -> None:
+        self._finish()
+        self._setting.links.add(connection)
+
+    def _check_links(self, leaving: int = 0) -> None:
+        if len(self._setting.links) - leaving >= self._setting.max_links_in_all:
+            raise Refused("overloaded", "this server has as many links as it takes", retry_after=RETRY_AFTER)
+
+    def _check_sessions(self, cluster: str, leaving: int) -> None:
+        if len(self._setting.sessions.of(cluster)) - leaving >= self._setting.max_sessions:
+            message = f"cluster {cluster!r} has as many agents as this server takes of one"
+            raise Refused("sessions", message, retry_after=RETRY_AFTER)
 
     # --- own links
 
@@ -114,7 +137,8 @@ class Attaching:
         why = session.refuses(hello.link_id)
         if why:
             raise Refused("link", why)
-        self._finish()
+        self._check_links()
+        self._become_link(connection)
         connection.send(encode(CONTROL, payload=Welcome(hello.version).encode()))
         session.attach_own(hello.link_id, connection)
 
@@ -127,8 +151,13 @@ class Attaching:
         why = self._setting.authority.admit(hello.cluster, hello.cluster_id)
         if why:
             raise Refused("cluster", why)
-        self._supersede(hello)
-        self._finish()
+        old = self._superseded(hello)
+        self._check_links(1 + len(old.mux.own_links) if old else 0)
+        self._check_sessions(hello.cluster, 1 if old else 0)
+        if old is not None:
+            old.mux.close("the agent has attached anew")
+            self._setting.sessions.remove(old)
+        self._become_link(connection)
         session = self._make_session(hello, connection)
         welcome = Welcome(
             hello.version,
@@ -155,14 +184,13 @@ class Attaching:
         if known.cluster != hello.cluster:
             raise Refused("token", f"the join token is not for cluster {hello.cluster!r}")
 
-    def _supersede(self, hello: Hello) -> None:
+    def _superseded(self, hello: Hello) -> Session | None:
+        """The session that this one replaces: it makes room for it, too."""
         old = self._setting.sessions.get(hello.supersedes) if hello.supersedes else None
         if old is None or old.info.cluster != hello.cluster:
-            return
+            return None
         expected = proof.supersede(old.secret, self._challenge.nonce, hello.nonce, old.id)
-        if proof.matches(expected, hello.supersedes_proof):
-            old.mux.close("the agent has attached anew")
-            self._setting.sessions.remove(old)
+        return old if proof.matches(expected, hello.supersedes_proof) else None
 
     def _make_session(self, hello: Hello, connection: LinkConnection) -> Session:
         setting = self._setting
@@ -194,6 +222,19 @@ class Attaching:
         sessions.add(session)
         mux.ping()
         log.info("agent attached", cluster=session.info.cluster, agent=session.info.agent, address=session.info.address)
+
+
+def named(dialled: str, names: Collection[str]) -> bool:
+    """Whether what an agent dialled (`host`, `host:port`, `[v6]:port`) is one of the names; none: everything is."""
+    dialled = dialled.lower()
+    host = dialled[1:].partition("]")[0] if dialled.startswith("[") else dialled.partition(":")[0]
+    return not names or any(_is(name.lower(), host, dialled) for name in names)
+
+
+def _is(name: str, host: str, dialled: str) -> bool:
+    if name.startswith("*."):
+        return host.endswith(name[1:]) and not host.startswith(".")
+    return name in (host, dialled)
 
 
 def _tell_bug(_exchange: object, error: BaseException) -> None:

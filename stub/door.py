@@ -61,7 +61,7 @@ class _AgentConnection(LinkConnection):
     def __init__(self, door: AgentsDoor) -> None:
         self._door = door
         self._attaching = Attaching(door.setting)
-        super().__init__(WebSocketServer(), self._attaching, door.batch, door.setting.limits)
+        super().__init__(WebSocketServer(), self._attaching, door.batch, door.setting.limits, door.setting.timing)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not self._door.admit(self):
@@ -71,3 +71,7 @@ class _AgentConnection(LinkConnection):
         tune(transport)
         self._attaching.begin(self, lambda: self._door.greeted(self))
         super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._door.setting.links.discard(self)
+        super().connection_lost(exc)

@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+
 from stub.errors import AgentSilent, Draining, NoAgent, SessionOverloaded
 from stub.session import Session
 from tunnel.messages import encode_message
 from tunnel.ports import Exchange, RequestBlock, ResponseSink
+
+log = structlog.get_logger("kulvert.stub")
 
 Changed = Callable[[str], None]
 
@@ -112,10 +116,23 @@ class Sessions:
         self._timer = asyncio.get_running_loop().call_later(self._interval, self._sweep)
 
     def _sweep(self) -> None:
+        """What fails in one session ends that one; the next sweep comes in any case."""
+        self.start()
         now = self._clock()
         for session in self.all():
-            session.mux.sweep(now)
-        self.start()
+            try:
+                session.mux.sweep(now)
+            except Exception as error:
+                self._give_up(session, error)
+
+    def _give_up(self, session: Session, error: Exception) -> None:
+        cluster, agent = session.info.cluster, session.info.agent
+        log.error("internal error in a session, which ends", cluster=cluster, agent=agent, exc_info=error)
+        try:
+            session.mux.close("internal error")
+        except Exception as another:
+            log.error("internal error at the end of a session", cluster=cluster, agent=agent, exc_info=another)
+        self.remove(session)
 
     def drain(self) -> None:
         """Take no new exchanges; agents are told, so that they attach elsewhere."""

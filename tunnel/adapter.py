@@ -13,8 +13,10 @@ from typing import Protocol, cast
 from tunnel.batch import Batch
 from tunnel.carriage import Carriage
 from tunnel.errors import ProtocolError
-from tunnel.limits import LinkLimits
+from tunnel.farewell import PATIENCE, Farewell
+from tunnel.limits import LinkLimits, Timing
 from tunnel.link import Link
+from tunnel.sockets import unsent
 
 
 class Greeter(Protocol):
@@ -33,11 +35,14 @@ class Greeter(Protocol):
 class LinkConnection(asyncio.Protocol):
     """One connection that carries a link."""
 
-    def __init__(self, carriage: Carriage, greeter: Greeter, batch: Batch, limits: LinkLimits) -> None:
+    def __init__(
+        self, carriage: Carriage, greeter: Greeter, batch: Batch, limits: LinkLimits, timing: Timing | None = None
+    ) -> None:
         self._carriage = carriage
         self._greeter = greeter
         self._batch = batch
         self._limits = limits
+        self._timing = timing or Timing()
         self._link: Link | None = None
         self._detach: Callable[[Link, str], None] = lambda _link, _reason: None
         self._crowded: Callable[[], bool] = lambda: False
@@ -46,8 +51,7 @@ class LinkConnection(asyncio.Protocol):
         self._enrolled = False
         self._was_open = False
         self._finished = False
-        self._patience = 2.0
-        self._giving_up: asyncio.TimerHandle | None = None
+        self._leaving: Farewell | asyncio.TimerHandle | None = None
         self._why = "the connection was closed"
 
     # --- asyncio.Protocol
@@ -74,6 +78,8 @@ class LinkConnection(asyncio.Protocol):
             pieces = self._carriage.receive(data)
         finally:
             self._write_pending()
+        if self._carriage.ended and isinstance(self._leaving, Farewell):
+            self._leaving.answered()
         if not self._was_open and self._carriage.open:
             self._was_open = True
             self._greeter.on_open(self)
@@ -85,7 +91,7 @@ class LinkConnection(asyncio.Protocol):
             else:
                 self._greeter.on_bytes(self, piece)
         if self._was_open and not self._carriage.open:
-            self.end("the peer closed the link")
+            self.finish("the peer closed the link")
 
     def _write_pending(self) -> None:
         """The carriage's own answers; they are bounded, too, where the peer asks for them and does not read."""
@@ -114,8 +120,8 @@ class LinkConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._transport = None
-        if self._giving_up is not None:
-            self._giving_up.cancel()
+        if self._leaving is not None:
+            self._leaving.cancel()
         self._finish(f"{self._why} ({exc})" if exc else self._why)
 
     def _finish(self, reason: str) -> None:
@@ -136,6 +142,11 @@ class LinkConnection(asyncio.Protocol):
         """The transport while the connection lives: for addresses and certificates."""
         return self._transport
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the peer has not acknowledged yet, once nothing more is written."""
+        return unsent(self._transport) if self._transport is not None else 0
+
     def attach(self, link: Link, detach: Callable[[Link, str], None], crowded: Callable[[], bool]) -> None:
         """From now on the connection's bytes are this link's. `crowded` tells whether waiting a loop turn pays."""
         self._link = link
@@ -143,6 +154,7 @@ class LinkConnection(asyncio.Protocol):
         self._crowded = crowded
         link.on_output = self._on_output
         link.on_close = self.end
+        link.on_finish = self.finish
         if self._paused:
             link.paused = True
         else:
@@ -153,8 +165,25 @@ class LinkConnection(asyncio.Protocol):
         if self._transport is not None and self._carriage.open:
             self._transport.write(self._carriage.wrap([frame]))
 
+    def finish(self, reason: str) -> None:
+        """End the connection, whose work is done: what is committed arrives, as long as the peer takes any of it."""
+        transport = self._transport
+        if self._finished or transport is None or transport.is_closing() or not self._was_open:
+            self.end(reason)
+            return
+        if self._link is not None:
+            self._link.paused = False  # what is committed goes out now or never, and it is bounded
+        self._write_out()
+        last = self._carriage.close()
+        if last:
+            transport.write(last)
+        self._leaving = Farewell(transport, self._timing)
+        if self._carriage.ended:
+            self._leaving.answered()
+        self._finish(reason)
+
     def end(self, reason: str) -> None:
-        """End the connection: what is committed goes out first, but nobody waits long for a peer that does not read."""
+        """End the connection, on which something went wrong: nobody waits long for a peer that does not read."""
         if self._finished:
             return
         self._write_out()
@@ -164,7 +193,7 @@ class LinkConnection(asyncio.Protocol):
             if last:
                 transport.write(last)
             transport.close()
-            self._giving_up = asyncio.get_running_loop().call_later(self._patience, transport.abort)
+            self._leaving = asyncio.get_running_loop().call_later(PATIENCE, transport.abort)
         self._finish(reason)
 
     def abort(self, reason: str) -> None:
@@ -197,5 +226,5 @@ class LinkConnection(asyncio.Protocol):
         if link is None or link.paused or transport is None or transport.is_closing() or not self._carriage.open:
             return
         pieces = link.take()
-        if pieces:
+        if pieces and self._carriage.open:
             transport.write(self._carriage.wrap(pieces))

@@ -122,6 +122,8 @@ class AgentMux(Mux):
     # --- MOVE
 
     def starved(self, exchange: TunnelExchange) -> None:
+        if self.closed_reason is not None:
+            return
         if exchange.link.own or exchange.offered is not None or exchange.offer_lost or exchange in self.waiting:
             return
         if self.free:
@@ -137,18 +139,20 @@ class AgentMux(Mux):
 
     def attach(self, link: Link) -> None:
         super().attach(link)
-        self.link_free(link)
+        if not link.closed:
+            self.link_free(link)
 
     def detach(self, link: Link, reason: str) -> None:
         if link in self.free:
             self.free.remove(link)
         super().detach(link, reason)
-        if link.own and self.waiting:
+        if link.own and self.waiting and self.closed_reason is None:
             self.on_links_wanted()
 
     def link_free(self, link: Link) -> None:
-        if link.closed or link.tainted or link.carried > WORN or self.draining:
-            link.close("the own link has done its work")
+        ended = self.closed_reason is not None or link.closed
+        if ended or link.tainted or link.carried > WORN or self.draining:
+            link.finish("the own link has done its work")
             return
         while self.waiting:
             exchange = next(iter(self.waiting))
@@ -205,20 +209,21 @@ class AgentMux(Mux):
     def spoilt(self, link: Link) -> None:
         link.tainted = True
         if link in self.free:
-            link.close("a RESET was left on the own link")
+            link.finish("a RESET was left on the own link")
 
     def sweep(self, now: float) -> None:
         super().sweep(now)
-        if self.highest > self._acknowledged:
+        if self.closed_reason is None and self.highest > self._acknowledged:
             self._acknowledged = self.highest
             self.shared.control(ACK, 0, self.highest)
 
-    def close(self, reason: str) -> None:
-        super().close(reason)
+    def ended(self) -> None:
+        super().ended()
         self.waiting.clear()
+        self.free.clear()
 
     def drain(self) -> None:
         """Take no new exchanges; free own links are closed."""
         self.draining = True
         for link in list(self.free):
-            link.close("draining")
+            link.finish("draining")

@@ -34,6 +34,10 @@ class Carriage(Protocol):
     def open(self) -> bool:
         """Whether the link's stream flows."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether the peer has said its last. After our own `close` it is waited for: then all that we sent arrived."""
+
     def begin(self) -> bytes:
         """What to write first."""
 
@@ -55,6 +59,7 @@ class _WebSocket:
 
     def __init__(self, handshake: ClientProtocol | ServerProtocol, *, masks: bool) -> None:
         self.open = False
+        self._closing = False
         self._handshake = handshake
         self._masks = masks
         self._head = bytearray()
@@ -64,17 +69,32 @@ class _WebSocket:
     def begin(self) -> bytes:
         return b""
 
+    @property
+    def ended(self) -> bool:
+        return self._reader.closed
+
     def receive(self, data: bytes) -> list[bytes]:
+        if self._closing:
+            return self._receive_last(data)
         if not self.open:
             data = self._shake_hands(data)
         try:
             pieces = self._reader.feed(data) if self.open else []
         except WebSocketFailed as failed:
             self._end(failed.code)
+            self._reader.closed = True
             raise
         if self._reader.closed:
             self.open = False
         return pieces
+
+    def _receive_last(self, data: bytes) -> list[bytes]:
+        """We have closed: of what still comes, only the peer's own close matters."""
+        try:
+            self._reader.feed(data)
+        except WebSocketFailed:
+            self._reader.closed = True
+        return []
 
     def _shake_hands(self, data: bytes) -> bytes:
         """Feed the handshake; what comes behind it is given back."""
@@ -100,11 +120,12 @@ class _WebSocket:
         raise NotImplementedError
 
     def _answer(self, opcode: int, payload: bytes) -> None:
-        self._pending.append(websocket.encode(opcode, payload, masked=self._masks))
+        if not self._closing:
+            self._pending.append(websocket.encode(opcode, payload, masked=self._masks))
 
     def _end(self, code: int) -> None:
         self._answer(CLOSE, code.to_bytes(2, "big"))
-        self._reader.closed = True
+        self._closing = True
         self.open = False
 
     def wrap(self, pieces: list[bytes]) -> bytes:

@@ -197,6 +197,10 @@ class Dispatch:
     def on_credit(self, exchange: TunnelExchange) -> None:
         """The peer gave an exchange more credit."""
 
+    def reset_told(self, hop: Hop, reason: Reason, message: str) -> ExchangeReset:
+        """What a RESET of the peer's says, as far as it is believed."""
+        return ExchangeReset(hop, reason, message)
+
     def spoilt(self, link: Link) -> None:
         """An own link carried a RESET that nobody needed any more."""
 

@@ -184,7 +184,7 @@ class TunnelExchange(Outgoing):
         """A RESET frame, or its acknowledgement. False: that was nothing new."""
         if flags & FLAG_ACK:
             return self._on_reset_ack(payload)
-        error = ExchangeReset(*frames.parse_reset(payload))
+        error = self.mux.reset_told(*frames.parse_reset(payload))
         new = not self.reset_received
         self.reset = self.reset_received = True
         self._ack_owed = link

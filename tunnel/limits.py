@@ -54,4 +54,6 @@ class Timing:
     ack_deadline: float = 1.0
     progress: float = 30.0
     flush: float = 10.0
+    farewell: float = 600.0
+    """What the last bytes of a connection whose work is done may take in all, however slowly they go."""
     sweep: float = 0.25

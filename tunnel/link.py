@@ -40,6 +40,7 @@ class Link:
         self.slice = limits.frame_payload if own else limits.data_slice
         self.on_output: Callable[[], None] = lambda: None
         self.on_close: Callable[[str], None] = lambda _reason: None
+        self.on_finish: Callable[[str], None] = lambda reason: self.on_close(reason)
         self.exchange: TunnelExchange | None = None
         self.tainted = False
         self.carried = 0
@@ -213,10 +214,16 @@ class Link:
         return self._out_size
 
     def close(self, reason: str) -> None:
-        """End the link; the adapter closes its connection, and tells the session."""
+        """End the link, on which something went wrong; the adapter closes its connection, and tells the session."""
         if not self.closed:
             self.closed = True
             self.on_close(reason)
+
+    def finish(self, reason: str) -> None:
+        """End the link, whose work is done: what it has committed arrives first, however long that takes."""
+        if not self.closed:
+            self.closed = True
+            self.on_finish(reason)
 
 
 def _coalesced(received: list[frames.Frame]) -> list[frames.Frame]:

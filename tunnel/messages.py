@@ -44,6 +44,11 @@ def text(message: Message, name: str, limit: int = 253, default: str | None = No
     return value
 
 
+def printable(words: str) -> str:
+    """A peer's words for people to read: no control characters, line ends or changes of direction among them."""
+    return words if words.isprintable() else "".join([one if one.isprintable() else " " for one in words])
+
+
 def number(message: Message, name: str, low: int = 0, high: int = 2**63 - 1, default: int | None = None) -> int:
     """An integer field within bounds. Raises ProtocolError otherwise."""
     value = message.get(name, default)

@@ -61,6 +61,11 @@ class Mux(Dispatch):
     def answered(self) -> None:
         """The peer answered the shared link's last PING."""
 
+    def ended(self) -> None:
+        """The session has ended: whatever was kept of its links and exchanges is let go of."""
+        self._flushing.clear()
+        self._liveness.clear()
+
     def starved(self, exchange: TunnelExchange) -> None:
         """An exchange has more to send than its credit: the agent offers it a link of its own."""
 
@@ -77,6 +82,8 @@ class Mux(Dispatch):
 
     def half_closed(self, exchange: TunnelExchange) -> None:
         """The peer of a hijacked exchange has ended its direction: ours has to follow soon."""
+        if self.closed_reason is not None:
+            return
         self._flushing[exchange] = self.clock() + self.timing.flush
 
     def closed(self, exchange: TunnelExchange) -> None:
@@ -92,7 +99,10 @@ class Mux(Dispatch):
             self.link_free(own)
 
     def attach(self, link: Link) -> None:
-        """A further link belongs to the session from now on."""
+        """A further link belongs to the session from now on, or ends with it."""
+        if self.closed_reason is not None:
+            link.close(self.closed_reason)
+            return
         self.own_links[link.id] = link
         self._liveness[link] = Liveness(self.timing, self.clock())
 
@@ -100,7 +110,7 @@ class Mux(Dispatch):
         """A link has ended: the shared one takes the session with it, an own one its exchange."""
         self._liveness.pop(link, None)
         if link is self.shared:
-            self.close(reason)
+            self._end(reason, Link.close)
             return
         if self.own_links.get(link.id) is link:
             del self.own_links[link.id]
@@ -123,22 +133,29 @@ class Mux(Dispatch):
 
     def close(self, reason: str) -> None:
         """End the session: every exchange is told, every link closed. Harmless when it has ended already."""
+        self._end(reason, Link.finish)
+
+    def _end(self, reason: str, end_link: Callable[[Link, str], None]) -> None:
         if self.closed_reason is not None:
             return
         self.closed_reason = reason
         lost = ExchangeReset(self.hop, Reason.LINK_LOST, f"the session was lost: {reason}")
         exchanges, self.exchanges = list(self.exchanges.values()), {}
-        self._flushing.clear()
         for exchange in exchanges:
             exchange.lose(lost)
         for link in [self.shared, *self.own_links.values()]:
-            link.close(reason)
+            end_link(link, reason)
+        self.ended()
 
     # --- time
 
     def sweep(self, now: float) -> None:
         """What time alone brings: PINGs, dead peers, what is overdue. Called every `timing.sweep` seconds or so."""
+        if self.closed_reason is not None:
+            return
         for link, liveness in list(self._liveness.items()):
+            if link.closed:
+                continue
             verdict = liveness.sweep(link.heard, now)
             link.heard = False
             link.useful()
@@ -163,6 +180,8 @@ class Mux(Dispatch):
 
     def ping(self) -> None:
         """Measure the session's round trip now."""
+        if self.closed_reason is not None:
+            return
         self.shared.control(PING, 0, 0, self._liveness[self.shared].ping(self.clock()))
 
     def on_pong(self, link: Link, payload: bytes) -> None:

@@ -9,7 +9,10 @@ that leaves its stdin alone).
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import struct
+import termios
 from contextlib import suppress
 from typing import Any
 
@@ -73,3 +76,14 @@ def end_after_bytes(transport: Any) -> None:
     set_limits = getattr(transport, "set_read_buffer_limits", None)
     if set_limits is not None:  # a plain TCP transport has no such limits, and no such flaw
         set_limits(1, 0)
+
+
+def unsent(transport: asyncio.WriteTransport) -> int:
+    """Bytes that are on their way to the peer: the transport's, and those not acknowledged to the kernel yet."""
+    size = transport.get_write_buffer_size()
+    sock: Any = transport.get_extra_info("socket")
+    if sock is not None:
+        with suppress(OSError, ValueError):
+            (queued,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+            size += queued
+    return size

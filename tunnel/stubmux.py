@@ -10,10 +10,12 @@ from tunnel.errors import ExchangeReset, Hop, ProtocolError, Reason
 from tunnel.exchange import Receiving, TunnelExchange
 from tunnel.frames import FLAG_CONFIRM, FLAG_DECLINE, FLAG_OFFER, MOVE
 from tunnel.link import Link
+from tunnel.messages import printable
 from tunnel.mux import Mux
 from tunnel.ports import RequestBlock, ResponseSink
 
 MAX_INTERIM = 16
+_BEHIND = (Hop.AGENT, Hop.APISERVER)
 
 
 class StubMux(Mux):
@@ -114,6 +116,10 @@ class StubMux(Mux):
                 raise ProtocolError("MOVE of an exchange that was not confirmed, or twice")
             self.peer_moved(found, found.link)
 
+    def reset_told(self, hop: Hop, reason: Reason, message: str) -> ExchangeReset:
+        """An agent speaks for itself and its API server: its users must not take its words for the gateway's."""
+        return ExchangeReset(hop if hop in _BEHIND else Hop.AGENT, reason, printable(message))
+
     def _offer(self, link: Link, exchange: int, found: TunnelExchange | None) -> None:
         if not link.own or (found is not None and link.exchange is found):
             raise ProtocolError("MOVE+OFFER on a link that cannot take it")
@@ -127,8 +133,15 @@ class StubMux(Mux):
         if not link.closed:
             found.move_sending(link)
 
+    def ended(self) -> None:
+        super().ended()
+        self._unacknowledged.clear()
+        self._marks.clear()
+
     def sweep(self, now: float) -> None:
         super().sweep(now)
+        if self.closed_reason is not None:
+            return
         deadline = self.timing.ack_deadline + 4 * self.rtt
         if self._unacknowledged:
             self._marks.append((now, self._written))
@@ -139,7 +152,8 @@ class StubMux(Mux):
         for number, exchange in list(self._unacknowledged.items()):
             if number > mark:
                 return
-            del self._unacknowledged[number]
+            if self._unacknowledged.pop(number, None) is None:
+                continue  # the end of an earlier one has taken it along
             if not self.suspect:
                 self.suspect = True
                 self.ping()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from stub.attaching import named
 from tests.agent.pki import Authority
 from tests.support.attached import (
     SECRET,
@@ -288,6 +289,105 @@ async def test_a_server_that_drains_takes_no_agents(stub: Stub) -> None:
     async with await stub.dial() as link:
         link.tell(shared_hello(await link.challenge(), link.name))
         assert await refusal(link) == "draining"
+
+
+@pytest.mark.parametrize(
+    ("dialled", "names", "right"),
+    [
+        ("anything", (), True),
+        ("kulvert.test", ("kulvert.test",), True),
+        ("kulvert.test:8443", ("kulvert.test",), True),
+        ("Kulvert.Test:8443", ("kulvert.TEST",), True),
+        ("kulvert.test:8443", ("kulvert.test:8443",), True),
+        ("kulvert.test:1", ("kulvert.test:8443",), False),
+        ("kulvert.test.evil", ("kulvert.test",), False),
+        ("a.kulvert.test", ("kulvert.test",), False),
+        ("a.kulvert.test:8443", ("*.kulvert.test",), True),
+        ("a.b.kulvert.test", ("*.kulvert.test",), True),
+        ("kulvert.test", ("*.kulvert.test",), False),
+        (".kulvert.test", ("*.kulvert.test",), False),
+        ("xkulvert.test", ("*.kulvert.test",), False),
+        ("[::1]:8443", ("::1", "localhost"), True),
+        ("[::1", ("::1",), True),
+        ("[::2]", ("::1",), False),
+        ("127.0.0.1:9", ("localhost", "127.0.0.1"), True),
+        ("", ("localhost",), False),
+    ],
+)
+def test_a_name_is_one_of_the_servers(dialled: str, names: tuple[str, ...], right: bool) -> None:
+    assert named(dialled, names) is right
+
+
+# --- room
+
+
+async def shared_refusal(stub: Stub) -> Refused:
+    """What a further agent of alpha is told."""
+    async with await stub.dial() as link:
+        link.tell(shared_hello(await link.challenge(), link.name))
+        with pytest.raises(Refused) as caught:
+            await link.welcome()
+        await link.ended()
+    return caught.value
+
+
+async def test_a_cluster_has_so_many_sessions_and_no_more(authority: Authority, tmp_path: Path) -> None:
+    async with nothing_left(), Stub(authority, tmp_path, max_sessions=2) as stub:
+        first, welcome = await attach_raw(stub)
+        second, _ = await attach_raw(stub)
+        async with second:
+            async with first:
+                refused = await shared_refusal(stub)
+                assert (refused.reason, refused.retry_after) == ("sessions", 10)
+                beta, _ = await attach_raw(stub, token="join-b", cluster="beta", cluster_id="uid-of-beta")
+                async with beta, await stub.dial() as link:
+                    challenge = await link.challenge()
+                    hello = shared_hello(challenge, link.name)
+                    link.tell(supersedes(hello, challenge, welcome.session, proof.decode(welcome.secret)))
+                    await link.welcome()  # it takes the place of the one that it replaces
+                    assert len(stub.sessions.of("alpha")) == 2
+            await eventually(lambda: len(stub.sessions.of("alpha")) == 1)
+            third, _ = await attach_raw(stub)
+            async with third:
+                assert len(stub.sessions.of("alpha")) == 2
+
+
+async def test_a_server_has_so_many_links_and_no_more(authority: Authority, tmp_path: Path) -> None:
+    async with nothing_left(), Stub(authority, tmp_path, max_links_in_all=2) as stub:
+        shared, welcome = await attach_raw(stub)
+        secret = proof.decode(welcome.secret)
+        async with shared:
+            first = await own(stub, lambda c, name: own_hello(c, name, welcome.session, secret, 1))
+            async with first:
+                await first.welcome(own=True)
+                assert len(stub.setting.links) == 2
+                refused = await shared_refusal(stub)
+                assert (refused.reason, refused.retry_after) == ("overloaded", 10)
+                async with await own(stub, lambda c, name: own_hello(c, name, welcome.session, secret, 2)) as more:
+                    assert await refusal(more, own=True) == "overloaded"
+                async with await stub.dial() as successor:
+                    challenge = await successor.challenge()
+                    hello = shared_hello(challenge, successor.name)
+                    successor.tell(supersedes(hello, challenge, welcome.session, secret))
+                    await successor.welcome()  # for the old ones leave
+        await eventually(lambda: not stub.setting.links)
+        link, welcome = await attach_raw(stub)
+        async with link:
+            secret = proof.decode(welcome.secret)
+            async with await own(stub, lambda c, name: own_hello(c, name, welcome.session, secret, 1)) as one:
+                await one.welcome(own=True)
+
+
+async def test_a_link_that_takes_its_leave_uses_its_place_until_it_is_gone(
+    authority: Authority, tmp_path: Path
+) -> None:
+    async with nothing_left(), Stub(authority, tmp_path, max_links_in_all=1) as stub:
+        link, _ = await attach_raw(stub)
+        async with link:
+            stub.sessions.all()[0].mux.close("the cluster was removed")
+            assert not stub.sessions.all()
+            assert (await shared_refusal(stub)).reason == "overloaded"
+        await eventually(lambda: not stub.setting.links)
 
 
 # --- supersede

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from structlog.testing import capture_logs
 
 from stub.errors import AgentSilent, Draining, NoAgent, SessionOverloaded
 from stub.session import AgentInfo, Session
 from stub.sessions import Sessions
-from tests.support.attached import Asked, get
+from tests.support.attached import Asked, eventually, get
 from tunnel.errors import ExchangeReset, Hop, ProtocolError, Reason
 from tunnel.limits import KIB, LinkLimits, Timing
 from tunnel.stubmux import StubMux
@@ -193,3 +196,35 @@ def test_who_comes_and_goes_is_told_once(sessions: Sessions, changes: list[str])
     assert (sessions.get(a.id), sessions.of("alpha"), sessions.clusters()) == (None, [], ["beta"])
     assert sessions.state("alpha").agents == 0
     assert sessions.all() == [b]
+
+
+# --- the sweep
+
+
+def broken(*_: object) -> None:
+    """A bug of ours."""
+    raise KeyError("a bug")
+
+
+@pytest.mark.parametrize("close", ["fails, too", "works"])
+async def test_a_bug_in_one_session_ends_that_one_and_no_others_sweep(
+    monkeypatch: pytest.MonkeyPatch, close: str
+) -> None:
+    sessions = Sessions(clock=Time(), interval=0.01)
+    bad, good = make(sessions, "a"), make(sessions, "b")
+    swept: list[float] = []
+    monkeypatch.setattr(good.mux, "sweep", swept.append)
+    monkeypatch.setattr(bad.mux, "sweep", broken)
+    if close == "fails, too":
+        monkeypatch.setattr(bad.mux, "close", broken)
+    with capture_logs() as logs:
+        sessions.start()
+        await eventually(lambda: len(swept) > 3)
+    assert sessions.all() == [good]
+    assert [line["event"] for line in logs].count("internal error in a session, which ends") == 1
+    assert (bad.mux.closed_reason is None) is (close == "fails, too")
+    sessions.close("the test is over")
+    await asyncio.sleep(0.03)
+    seen = len(swept)
+    await asyncio.sleep(0.03)
+    assert len(swept) == seen

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import ssl
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-import uvloop
 
 from tests.support.joined_traffic import pattern
 from tunnel.adapter import LinkConnection
@@ -22,7 +22,6 @@ from tunnel.link import Link
 from tunnel.ports import AgentExchange, Headers, RequestBlock, ResponseBlock
 from tunnel.stubmux import StubMux
 
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 OWN = encode(CONTROL, payload=b'{"kind": "own"}')
 
 
@@ -30,17 +29,6 @@ async def until(holds: Callable[[], object]) -> None:
     """Wait for what comes from the other end of a socket."""
     while not holds():  # noqa: ASYNC110 - nobody tells a test about it
         await asyncio.sleep(0.001)
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]], None]:
-    """Run it on one of the loops, in 20 s."""
-
-    def go(test: Coroutine[Any, Any, None]) -> None:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            runner.run(asyncio.wait_for(test, 20))
-
-    return go
 
 
 class Echo:
@@ -139,8 +127,9 @@ class Greeting:
 class Pair:
     """A stub and an agent, joined over sockets."""
 
-    def __init__(self) -> None:
+    def __init__(self, timing: Timing | None = None, handler: Any = Echo) -> None:
         loop = asyncio.get_running_loop()
+        self.timing = timing or Timing()
         self.loop = loop
         self.bugs: list[BaseException] = []
         self.batches = [Batch(loop.call_soon), Batch(loop.call_soon)]
@@ -148,10 +137,10 @@ class Pair:
         self.connections: list[LinkConnection] = []
         common: dict[str, Any] = {
             "epoch": 1, "max_exchanges": 1000, "peer_credit": 64 * KIB, "clock": loop.time, "limits": self.limits,
-            "timing": Timing(), "on_message": print, "on_bug": lambda _exchange, error: self.bugs.append(error),
+            "timing": self.timing, "on_message": print, "on_bug": lambda _exchange, error: self.bugs.append(error),
         }  # fmt: skip
         self.stub = StubMux(**common)
-        self.agent = AgentMux(handler=Echo, **common)
+        self.agent = AgentMux(handler=handler, **common)
 
     def attach(self, mux: Any, connection: LinkConnection, number: int) -> Link:
         link: Link = mux.shared
@@ -163,21 +152,24 @@ class Pair:
         return link
 
     def accept(self) -> LinkConnection:
-        connection = LinkConnection(WebSocketServer(), Greeting(self, True, 0), self.batches[0], self.limits)
+        greeting = Greeting(self, True, 0)
+        connection = LinkConnection(WebSocketServer(), greeting, self.batches[0], self.limits, self.timing)
         self.connections.append(connection)
         return connection
 
-    async def dial(self, port: int, own: int) -> LinkConnection:
+    async def dial(self, port: int, own: int, tls: ssl.SSLContext | None = None) -> LinkConnection:
         def make() -> LinkConnection:
-            return LinkConnection(WebSocketClient("a"), Greeting(self, False, own), self.batches[1], self.limits)
+            greeting = Greeting(self, False, own)
+            return LinkConnection(WebSocketClient("a"), greeting, self.batches[1], self.limits, self.timing)
 
-        _, connection = await self.loop.create_connection(make, "127.0.0.1", port)
+        name = "127.0.0.1" if tls else None
+        _, connection = await self.loop.create_connection(make, "127.0.0.1", port, ssl=tls, server_hostname=name)
         return connection
 
 
 @asynccontextmanager
-async def paired(own_links: int = 0) -> AsyncIterator[tuple[Pair, list[LinkConnection]]]:
-    pair = Pair()
+async def paired(own_links: int = 0, timing: Timing | None = None) -> AsyncIterator[tuple[Pair, list[LinkConnection]]]:
+    pair = Pair(timing)
     server = await pair.loop.create_server(pair.accept, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     connections = [await pair.dial(port, number) for number in range(own_links + 1)]
@@ -320,6 +312,7 @@ def test_a_flood_of_websocket_pings_without_reading(run: Callable[..., None]) ->
                 await asyncio.sleep(0)
             await until(lambda: pair.stub.closed_reason)
             assert pair.stub.closed_reason == "the peer does not read"
+            connections[0].abort("it does not notice, since it does not read")
 
     run(test())
 

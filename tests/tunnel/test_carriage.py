@@ -231,6 +231,26 @@ def test_a_close_is_answered_and_seen_behind_what_came_before_it() -> None:
     assert server.close() == b""
 
 
+def test_after_our_own_close_the_peers_is_waited_for() -> None:
+    client, server = opened()
+    close = client.close()
+    assert (client.open, client.ended) == (False, False)
+    assert client.receive(server.wrap([b"too late"]) + b"\x89\x01x") == []
+    assert (client.pending(), client.ended) == (b"", False)
+    assert server.receive(close) == []
+    assert server.ended
+    assert client.receive(server.pending()) == []
+    assert client.ended
+    assert client.pending() == b""
+
+
+def test_after_our_own_close_nonsense_ends_it_too() -> None:
+    client, _ = opened()
+    client.close()
+    assert client.receive(b"\xff\x01x") == []
+    assert client.ended
+
+
 def test_random_bytes_are_refused_or_wait_for_more() -> None:
     rng = Random(5)
     for _ in range(300):

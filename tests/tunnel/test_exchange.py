@@ -21,8 +21,9 @@ from tests.support.joined_lone import (
     reset_ack,
     response,
 )
+from tunnel import frames
 from tunnel.errors import ExchangeReset, Hop, ProtocolError, Reason
-from tunnel.frames import FLAG_END
+from tunnel.frames import FLAG_END, encode
 from tunnel.ports import RequestBlock, ResponseBlock
 
 GONE = (Hop.CLIENT, Reason.CANCELLED, "gone")
@@ -50,8 +51,32 @@ def test_the_peers_reset_is_acknowledged_at_once_at_the_stub() -> None:
     core = lone_stub()
     _, sink = core.open(POST)
     assert core.hear(reset(1, Reason.UNREACHABLE)) == ["RESET+ACK 1"]
-    assert sink.events == ["reset CLIENT UNREACHABLE"]
+    assert sink.events == ["reset AGENT UNREACHABLE"]
     assert core.mux.exchanges == {}
+
+
+@pytest.mark.parametrize(("hop", "read"), [(1, "AGENT"), (2, "AGENT"), (3, "AGENT"), (4, "APISERVER"), (5, "AGENT")])
+def test_an_agent_speaks_for_nobody_but_itself_and_its_api_server(hop: int, read: str) -> None:
+    core = lone_stub()
+    _, sink = core.open(POST)
+    core.hear(encode(frames.RESET, 0, 1, bytes((hop, Reason.CANCELLED))))
+    assert sink.events == [f"reset {read} CANCELLED"]
+
+
+def test_an_agents_words_are_printable() -> None:
+    core = lone_stub()
+    told: list[ExchangeReset] = []
+    _, sink = core.open(POST)
+    sink.on_reset = told.append  # type: ignore[assignment, method-assign]
+    words = "no\r\nway\x1b[31m\u202egnp \u2028\0é \ufffd".encode() + b"\xff"
+    core.hear(encode(frames.RESET, 0, 1, b"\x03\x01" + words))
+    assert told[0].message == "no  way [31m gnp   é \ufffd\ufffd"
+
+
+def test_an_agent_believes_its_stub() -> None:
+    core, _ = answering()
+    core.hear(encode(frames.RESET, 0, 1, b"\x05\x01a\nb"))
+    assert core.sinks[1].events == ["reset CLIENT CANCELLED"]
 
 
 def test_the_agent_acknowledges_when_its_upstream_is_closed() -> None:

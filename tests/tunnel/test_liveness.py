@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.support.joined_lone import (
@@ -20,9 +22,12 @@ from tests.support.joined_lone import (
 )
 from tunnel import frames
 from tunnel.errors import ProtocolError
+from tunnel.exchange import Receiving, TunnelExchange
 from tunnel.frames import FLAG_MORE, FLAG_OFFER, encode
 from tunnel.limits import Timing
+from tunnel.link import Link
 from tunnel.liveness import Liveness, Verdict
+from tunnel.silent import SILENT
 
 
 def answered(core: Lone) -> bytes:
@@ -73,6 +78,63 @@ def test_a_dead_shared_link_ends_the_session() -> None:
     core.sweep(0.1)
     assert core.closed[0] == "nothing was heard for 30 s"
     assert sink.events[-1].endswith("LINK_LOST") or sink.events[-1].endswith("UNACKNOWLEDGED")
+
+
+def test_an_agent_that_dies_with_a_request_not_acknowledged_ends_in_order() -> None:
+    """Both are due in the same sweep: the end of the session, and a PING because of the request."""
+    core = lone_stub()
+    core.sweep(29.5)
+    _, sink = core.open()
+    core.sweep()
+    assert 1 in core.mux._unacknowledged
+    core.mux.timing = replace(core.mux.timing, ack_deadline=0.5)
+    core.sweep(0.5)
+    assert core.closed[0] == "nothing was heard for 30 s"
+    assert sink.events == ["reset STUB LINK_LOST"]
+
+
+def test_what_is_overdue_may_end_the_session_by_its_ping() -> None:
+    core = lone_stub()
+    core.mux.shared._bound = 0
+    for _ in range(3):
+        core.open()
+    core.sweep()
+    core.mux.shared.paused = True
+    core.sweep(1)
+    assert core.closed[0] == "the peer does not read its control frames"
+    assert not core.bugs
+
+
+@pytest.mark.parametrize("end", ["stub", "agent"])
+def test_a_session_that_has_ended_does_nothing_and_keeps_nothing(end: str) -> None:
+    core = lone_stub() if end == "stub" else lone_agent()
+    own = core.own()
+    if end == "stub":
+        core.open(GET)
+        core.sweep()
+    else:
+        core.hear(request(1))
+        core.own(2)
+        core.mux.waiting[core.opened[0][0]] = None
+    mux = core.mux
+    mux.close("over")
+    assert core.closed == ({0: "over", 1: "over"} if end == "stub" else {0: "over", 1: "over", 2: "over"})
+    late = Link(mux, own=True, link_id=9, limits=mux.limits)
+    mux.attach(late)
+    mux.ping()
+    mux.sweep(core.now + 1000)
+    mux.on_pong(mux.shared, bytes(8))
+    mux.detach(own, "again")
+    mux.link_free(own)
+    exchange = TunnelExchange(mux, 77, SILENT, Receiving.BODY)
+    mux.starved(exchange)
+    mux.half_closed(exchange)
+    assert late.closed
+    assert (mux._liveness, mux._flushing, mux.own_links, mux.exchanges) == ({}, {}, {}, {})
+    if end == "stub":
+        assert (mux._unacknowledged, list(mux._marks)) == ({}, [])
+    else:
+        assert (mux.free, mux.waiting) == ([], {})
 
 
 def test_a_dead_own_link_ends_alone() -> None:
