@@ -10,7 +10,7 @@ from tests.support.joined import World
 from tests.support.joined_invariants import check_always, check_over
 from tests.support.joined_traffic import Plan, Traffic, joined
 from tunnel.errors import Hop, Reason
-from tunnel.limits import KIB, LinkLimits
+from tunnel.limits import KIB, MIB, LinkLimits
 
 STOP = (Hop.CLIENT, Reason.CANCELLED)
 WINDOW = 8 * KIB
@@ -22,8 +22,10 @@ LIMITS = LinkLimits(
     data_slice=2 * KIB,
     transport_buffer=16 * KIB,
 )
-"""An eighth of what is usual, so that 2 MiB are many windows."""
+"""An eighth of what is usual, so that everything waits for credit often."""
 PIECE = 2 * KIB
+BULK = 100 * MIB
+"""Each way through the exec."""
 
 
 def bound(exchanges: int, capacity: int) -> int:
@@ -49,13 +51,14 @@ def get_loop(world: World, traffic: Traffic, count: int) -> float:
 def test_stalled_logs_and_a_large_exec_without_own_links_delay_no_get() -> None:
     world, traffic = joined(own_links=0, limits=LIMITS, capacity=32 * KIB)
     stalled = [traffic.open(Plan(down=200 * KIB, long=True, piece=PIECE, reading=-1)) for _ in range(200)]
-    bulk = traffic.open(Plan(upgrade=True, up=2048 * KIB, down=2048 * KIB, piece=PIECE))
+    bulk = traffic.open(Plan(upgrade=True, up=BULK, down=BULK, piece=PIECE))
     most = 0
     longest = 0.0
     while not bulk.whole:
         longest = max(longest, get_loop(world, traffic, 1))
         most = max(most, world.held())
         check_always(world)
+    assert bulk.received == BULK
     assert longest < 0.2, f"a GET took {longest:.3f} s"
     assert 200 * WINDOW < most <= bound(201, world.capacity)
     assert all(client.received == WINDOW for client in stalled), "each got its window, and no more"
