@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from stub.attaching import named
 from tests.agent.pki import Authority
@@ -522,12 +523,12 @@ async def test_a_link_id_that_is_no_64_bit_number_ends_the_connection(stub: Stub
         await link.ended(0.3)
 
 
-async def test_nothing_of_a_refusal_holds_a_secret(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_nothing_of_a_refusal_holds_a_secret(stub: Stub) -> None:
     planted = proof.encode(os.urandom(24))
-    async with await stub.dial() as link:
-        link.tell(replace(shared_hello(await link.challenge(), link.name), proof=planted))
-        with pytest.raises(Refused) as caught:
-            await link.welcome()
-    out = "".join(capsys.readouterr())
-    assert "agent refused" in out
-    assert planted not in out + str(caught.value) + caught.value.reason
+    with capture_logs() as logged:
+        async with await stub.dial() as link:
+            link.tell(replace(shared_hello(await link.challenge(), link.name), proof=planted))
+            with pytest.raises(Refused) as caught:
+                await link.welcome()
+    assert "agent refused" in [entry["event"] for entry in logged]
+    assert planted not in repr(logged) + str(caught.value) + caught.value.reason
