@@ -21,7 +21,9 @@ _TRAMPOLINE = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 if os.getppid() == int(sys.argv[1]):
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # What a shell's background jobs inherit as ignored, their children would ignore too: Ctrl-C in a terminal, say.
+    for one in (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(one, signal.SIG_DFL)
     os.execvp(sys.argv[2], sys.argv[2:])
 """
 
