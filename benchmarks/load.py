@@ -135,8 +135,8 @@ class _Connection(asyncio.Protocol):
             self.ask()
 
     def _complete(self) -> bool:
-        if self._end < 0:
-            return self._held.endswith(b"0\r\n\r\n")
+        if self._end < 0:  # the head itself may end in these five bytes
+            return self._held.endswith(b"0\r\n\r\n", -self._end)
         return 0 < self._end <= len(self._held)
 
     def _read_head(self) -> None:
@@ -150,7 +150,7 @@ class _Connection(asyncio.Protocol):
         if length:
             self._end = end + 4 + int(length[1])
         elif _CHUNKED.search(self._held, 0, end + 2):
-            self._end = -1
+            self._end = -(end + 4)
         else:
             self._crew.failed("an answer without framing")
 
