@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
+import secrets
 import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import structlog
 
 from agent import kubeconfig
-from agent.access import Access, verifying_context
+from agent.access import Access
 from agent.address import Allowed
 from agent.attach import Agent, Attaching
 from agent.backoff import BackOff
+from agent.cleanup import Cleanup, own_namespace
 from agent.clusterid import ClusterIdError, cluster_id
 from agent.dial import Dialler, DialSettings
+from agent.enrolment import Asking, Enrolment
 from agent.health import HEALTH_POOL, Health, HealthTiming
+from agent.identityfile import IdentityFile
 from agent.incluster import InCluster
 from agent.links import LinkPoolLimits
-from agent.policy import LocalPolicy
+from agent.membership import Membership
 from agent.pool import PoolLimits, UpstreamPool
 from agent.proxies import Proxies
 from agent.relay import Relay
+from agent.renewal import Renewal, RenewalTiming
+from agent.report import Reporting, ReportTiming
+from agent.serviceaccounts import CALLS_POOL, ServiceAccounts
 from agent.settings import ConfigError, Settings
 from agent.silence import PING_POOL, Silence, SilenceTiming
+from agent.statesecret import StateSecret
+from agent.trust import Trust
 from tunnel.batch import Batch
 from tunnel.ports import AgentExchange, RequestBlock, RequestSink
 
@@ -33,6 +44,17 @@ log = structlog.get_logger("kulvert.agent")
 
 PATIENT = 1.5
 """The back-off's growth: whoever was away for some seconds finds its agents again within half of that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Connections to the API server: users' requests, the agent's own short questions, and what the stub calls for.
+    None of them waits for another's.
+    """
+
+    requests: UpstreamPool
+    questions: UpstreamPool
+    calls: UpstreamPool
 
 
 class AgentApp:
@@ -50,33 +72,54 @@ class AgentApp:
         """Learn the cluster's id, attach, and serve until `stop`."""
         batch = Batch(asyncio.get_running_loop().call_soon)
         pool = self._pool(batch, PoolLimits(connections=self._settings.upstream_connections))
-        questions = self._pool(batch, HEALTH_POOL)
+        questions, calls = self._pool(batch, HEALTH_POOL), self._pool(batch, CALLS_POOL)
         try:
             uid = await self._cluster_id(questions)
             if uid:
-                await self._serve(batch, pool, questions, uid)
+                await self._serve(batch, Pools(pool, questions, calls), uid)
         finally:
-            await pool.close()
-            await questions.close()
+            for one in (pool, questions, calls):
+                await one.close()
 
     def stop(self) -> None:
         """Finish what is under way, then end `run`."""
         self._stopping.set()
 
-    async def _serve(self, batch: Batch, pool: UpstreamPool, questions: UpstreamPool, uid: str) -> None:
-        agent = self.agent = self._agent(batch, pool, uid)
-        health = Health(questions, agent.tell_health, HealthTiming())
+    async def _serve(self, batch: Batch, pools: Pools, uid: str) -> None:
+        questions = pools.questions
+        kept = self._kept(questions)
+        if kept is not None:
+            await kept.restore(self._settings.cluster, uid)
+        agent = self.agent = self._agent(batch, pools, uid)
+        membership = agent.membership
+        elsewhere = functools.partial(kept.look, membership) if kept is not None else None
+        renewal = Renewal(membership, agent.call, random.random, RenewalTiming(), elsewhere=elsewhere)
+        health = Health(questions, lambda report: agent.tell_health(renewal.told(report)), HealthTiming())
         silence = Silence(lambda: tuple(agent.sessions), lambda: self._pool(batch, PING_POOL), SilenceTiming())
         async with asyncio.TaskGroup() as group:
             work = [
                 group.create_task(agent.run(), name="agent: attach"),
                 group.create_task(health.run(), name="agent: health"),
                 group.create_task(silence.run(), name="agent: silence"),
+                group.create_task(renewal.run(), name="agent: certificate"),
             ]
+            if kept is not None:
+                work.append(group.create_task(kept.run(membership), name="agent: keep the certificate"))
+            if self._settings.allow_pass_through:
+                reporting = Reporting(pools.calls, lambda: tuple(agent.sessions), ReportTiming())
+                work.append(group.create_task(reporting.run(), name="agent: report"))
             await self._stopping.wait()
             await agent.drain()
             for task in work:
                 task.cancel()
+
+    def _kept(self, questions: UpstreamPool) -> StateSecret | None:
+        name, directory = self._settings.state_secret, self._settings.state_dir
+        if not name:
+            return None
+        if directory is None:
+            raise ConfigError("stateSecret keeps what is in stateDir: set that, too")
+        return StateSecret(questions, own_namespace(), name, directory)
 
     async def _cluster_id(self, questions: UpstreamPool) -> str:
         backoff = BackOff(random.random)
@@ -95,9 +138,9 @@ class AgentApp:
     def _pool(self, batch: Batch, limits: PoolLimits) -> UpstreamPool:
         return UpstreamPool(self._access, batch, limits, asyncio.get_running_loop(), random.random)
 
-    def _agent(self, batch: Batch, pool: UpstreamPool, uid: str) -> Agent:
-        settings = self._settings
-        policy = LocalPolicy(settings.allow_protected)
+    def _agent(self, batch: Batch, pools: Pools, uid: str) -> Agent:
+        settings, pool = self._settings, pools.requests
+        policy = settings.policy()
 
         def relay(exchange: AgentExchange, head: RequestBlock) -> RequestSink:
             made = Relay(exchange, pool, policy)
@@ -108,27 +151,43 @@ class AgentApp:
             cluster=settings.cluster,
             cluster_id=uid,
             agent=settings.agent or socket.gethostname(),
-            token_id=settings.join_token.id,
-            join_key=settings.join_token.key(),
             software=f"kulvert/{self._version}",
+            instance=secrets.token_hex(16),
             exchanges=settings.exchanges,
             links=LinkPoolLimits(most=settings.max_links),
             patience=float(settings.drain),
         )
-        return Agent(setting, Dialler(self._dial()), relay, batch, BackOff(random.random, factor=PATIENT))
+        dialler, membership = self._membership(uid)
+        asking = Asking(setting.agent, setting.software, setting.instance, settings.join_token)
+        enrolment = Enrolment(asking, membership, dialler, batch)
+        accounts = ServiceAccounts(pools.calls, settings.rules.made(), settings.managed_service_accounts)
+        methods = {**Cleanup(pools.calls, own_namespace()).methods(), **accounts.methods()}
+        backoff = BackOff(random.random, factor=PATIENT)
+        return Agent(setting, enrolment, dialler, relay, batch, backoff, methods=methods)
 
-    def _dial(self) -> DialSettings:
+    def _membership(self, uid: str) -> tuple[Dialler, Membership]:
         settings = self._settings
-        try:
-            ca = settings.ca_file.read_text() if settings.ca_file else None
-        except OSError as error:
-            raise ConfigError(f"cannot read caFile, {settings.ca_file}: {error.strerror}") from error
-        return DialSettings(
+        file, trust = IdentityFile(settings.state_dir), self._trust()
+        dial = DialSettings(
             allowed=Allowed(settings.servers, settings.link_names),
-            tls=verifying_context(ca),
             proxies=Proxies.of(self._env),
             server_name=settings.server_name,
         )
+        dialler = Dialler(dial, trust.context(None))
+        membership = Membership(settings.cluster, uid, file, trust, dialler.use)
+        if membership.identity is None and settings.join_token is None and not settings.state_secret:
+            raise ConfigError(
+                "no certificate is in stateDir, and no join token is set to ask for one: set joinTokenFile"
+            )
+        return dialler, membership
+
+    def _trust(self) -> Trust:
+        settings = self._settings
+        try:
+            return Trust(settings.ca_file.read_text() if settings.ca_file else None, settings.state_dir)
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "not text"
+            raise ConfigError(f"cannot read caFile, {settings.ca_file}: {why}") from error
 
 
 def _access(settings: Settings, env: Mapping[str, str]) -> Access:

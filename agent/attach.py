@@ -4,45 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
-from agent.attaching import AttachFailed, Greeting
+from agent.attaching import AttachFailed, LinkGreeting
 from agent.backoff import BackOff
 from agent.dial import DialFailed, Dialler
+from agent.enrolment import PENDING, Enrolment
+from agent.epochs import Epochs
+from agent.identityfile import AgentIdentity
+from agent.knock import knock
 from agent.links import LinkPoolLimits, OwnLinks
 from agent.session import AgentSession, HealthReport, Identity
 from tunnel import proof
 from tunnel.adapter import LinkConnection
 from tunnel.agentmux import AgentMux, Handler
 from tunnel.batch import Batch
-from tunnel.carriage import WebSocketClient
+from tunnel.calls import CallFailed, Method, Params
 from tunnel.errors import TunnelError
-from tunnel.handshake import Challenge, Hello, Refused, Welcome
+from tunnel.handshake import MAX_TRUST, Challenge, Hello, Refused, Welcome
 from tunnel.limits import LinkLimits, Timing
 from tunnel.link import Link
-from tunnel.messages import Message
+from tunnel.messages import Message, block
 
 log = structlog.get_logger("kulvert.agent")
-
-EPOCH_MEMORY = 600.0
-"""Seconds for which the highest epoch is remembered: a Lease that was made anew is not refused for ever."""
-GREETING = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Attaching:
-    """What an agent says of itself. `join_key` proves its join token (`tunnel.proof.join_key`)."""
+    """What an agent says of itself. `instance` is another one for each start."""
 
     cluster: str
     cluster_id: str
     agent: str
-    token_id: str
-    join_key: bytes = field(repr=False)
     software: str
+    instance: str
     exchanges: int = 10_000
     links: LinkPoolLimits = field(default_factory=LinkPoolLimits)
     limits: LinkLimits = field(default_factory=LinkLimits)
@@ -58,20 +57,24 @@ class Agent:
     def __init__(
         self,
         setting: Attaching,
+        enrolment: Enrolment,
         dialler: Dialler,
         handler: Handler,
         batch: Batch,
         backoff: BackOff,
         randomness: Callable[[int], bytes] = secrets.token_bytes,
+        methods: Mapping[str, Method] | None = None,
     ) -> None:
         self._setting = setting
+        self._enrolment = enrolment
+        self.membership = enrolment.membership
         self._dialler = dialler
         self._handler = handler
         self._batch = batch
         self._backoff = backoff
         self._randomness = randomness
-        self._instance = randomness(16).hex()
-        self._epochs: tuple[int, float] = (0, 0.0)
+        self._methods = methods or {}
+        self._epochs = Epochs()
         self._last: Identity | None = None
         self._report: HealthReport | None = None
         self._retry_after = 0
@@ -89,18 +92,30 @@ class Agent:
         for session in self.sessions:
             session.tell_health(report)
 
+    async def call(self, method: str, params: Params, timeout: float) -> Params:
+        """Ask the stub, over a session, something rare. Raises `tunnel.calls.CallFailed`."""
+        session = next((session for session in self.sessions if not session.draining), None)
+        if session is None:
+            raise CallFailed("closed", "the agent is not attached")
+        return await session.call(method, params, timeout)
+
     async def run(self) -> None:
         """Attach, and attach again, until cancelled or drained."""
         async with asyncio.TaskGroup() as group:
             while not self._draining:
                 session = await self._attach()
                 if session is None:
-                    await asyncio.sleep(max(self._backoff.next(), self._retry_after))
+                    await asyncio.sleep(self._pause())
                     continue
                 if self._draining:
                     session.close("the agent is stopping")
                 served = group.create_task(self._serve(session), name=f"session {session.identity.session[:8]}")
                 await self._until_replaced(session, served)
+
+    def _pause(self) -> float:
+        """Those that were told to come back at the same time do not."""
+        pause = self._backoff.next()
+        return max(pause, self._retry_after + self._backoff.scatter()) if self._retry_after else pause
 
     async def _until_replaced(self, session: AgentSession, served: asyncio.Task[None]) -> None:
         began = asyncio.get_running_loop().time()
@@ -158,18 +173,16 @@ class Agent:
 
         self._retry_after = 0
         try:
-            name = await self._greet(lambda name: Greeting(lambda c: self._shared_hello(name, c), admit, own=False))
+            known = await self._enrolment.ready()
+            name = await self._knock(lambda n: LinkGreeting(lambda c: self._hello(known, n, c), admit, own=False))
         except Refused as refused:
-            log.error("refused by the server", reason=refused.reason, message=refused.message)
-            self._retry_after = refused.retry_after
-            self._dialler.rotate()
-            return None
-        except DialFailed as error:
-            log.warning("not attached", error=str(error))
+            self._refused(refused)
             return None
         except (TunnelError, OSError, TimeoutError) as error:
             log.warning("not attached", error=str(error) or "the server said nothing in time")
-            self._dialler.rotate()
+            self.membership.failed()
+            if not isinstance(error, DialFailed):
+                self._dialler.rotate()
             return None
         session = made[0]
         session.name = name
@@ -177,44 +190,32 @@ class Agent:
         log.info("attached", cluster=self._setting.cluster, session=session.identity.session[:8])
         return session
 
-    async def _greet(self, greeter: Callable[[str], Greeting], name: str | None = None) -> str:
-        greetings: list[Greeting] = []
-        names: list[str] = []
-        connections: list[LinkConnection] = []
+    def _refused(self, refused: Refused) -> None:
+        self._retry_after = refused.retry_after
+        if refused.reason == PENDING:
+            return  # told when it changes; and this is the server that knows of the request
+        log.error("refused by the server", reason=refused.reason, message=refused.message)
+        self.membership.doubted = refused.reason == "certificate"
+        self._dialler.rotate()
 
-        def factory(host: str) -> LinkConnection:
-            names.append(host)
-            greetings.append(greeter(host))
-            connections.append(LinkConnection(WebSocketClient(host), greetings[-1], self._batch, self._setting.limits))
-            return connections[-1]
+    async def _knock(self, greeter: Callable[[str], LinkGreeting], name: str | None = None) -> str:
+        name, _ = await knock(self._dialler, self._batch, self._setting.limits, greeter, name)
+        return name
 
-        try:
-            async with asyncio.timeout(GREETING):
-                await self._dialler.dial(factory, name)
-                await greetings[-1].attached
-                return names[-1]
-        except BaseException:
-            for connection in connections:
-                connection.abort("not attached")
-            for greeting in greetings:
-                if greeting.attached.done() and not greeting.attached.cancelled():
-                    greeting.attached.exception()
-            raise
-
-    def _shared_hello(self, name: str, challenge: Challenge) -> Hello:
-        self._check_epoch(challenge)
+    def _hello(self, known: AgentIdentity, name: str, challenge: Challenge) -> Hello:
+        self._epochs.check(challenge.epoch, asyncio.get_running_loop().time())
         setting, nonce = self._setting, proof.encode(self._randomness(32))
         version = challenge.version()
-        args = (challenge.nonce, nonce, challenge.epoch, challenge.server, name)
-        signed = proof.shared(setting.join_key, *args, setting.cluster, setting.cluster_id, self._instance)
+        bound = (challenge.nonce, nonce, challenge.epoch, challenge.server, name)
+        lines = proof.shared(*bound, setting.cluster, setting.cluster_id, setting.instance, known.der)
         replaced: dict[str, Any] = {}
         if self._last is not None and not self._lives(self._last):
             again = proof.supersede(self._last.secret, challenge.nonce, nonce, self._last.session)
             replaced = {"supersedes": self._last.session, "supersedes_proof": again}
         return Hello(
-            version, "shared", name, nonce, signed,
-            cluster=setting.cluster, cluster_id=setting.cluster_id, agent=setting.agent, instance=self._instance,
-            token=setting.token_id, software=setting.software, credit=setting.limits.shared_credit,
+            version, "shared", name, nonce, proof.sign(known.key, lines),
+            cluster=setting.cluster, cluster_id=setting.cluster_id, agent=setting.agent, instance=setting.instance,
+            certificate=proof.encode(known.der), software=setting.software, credit=setting.limits.shared_credit,
             exchanges=setting.exchanges, links=setting.links.most, **replaced,
         )  # fmt: skip
 
@@ -222,20 +223,17 @@ class Agent:
         """One that only drains finishes what it has: its successor must not end it."""
         return any(session.identity == identity for session in self.sessions)
 
-    def _check_epoch(self, challenge: Challenge) -> None:
-        now = asyncio.get_running_loop().time()
-        highest, seen = self._epochs
-        if challenge.epoch < highest and now - seen < EPOCH_MEMORY:
-            raise AttachFailed(
-                f"the stub's epoch {challenge.epoch} is older than {highest}: it is not the holder any more"
-            )
-        self._epochs = (challenge.epoch, now)
-
     def _session(self, challenge: Challenge, welcome: Welcome) -> AgentSession:
         setting = self._setting
 
         def told(message: Message) -> None:
-            session.on_message(message)
+            if message["kind"] == "trust":
+                self.membership.announced(block(message, "bundle", MAX_TRUST))
+            elif message["kind"] == "refused":
+                refused = Refused.parse(message)
+                log.error("sent away by the server", reason=refused.reason, message=refused.message)
+            else:
+                session.on_message(message)
 
         mux = AgentMux(
             epoch=challenge.epoch,
@@ -252,7 +250,8 @@ class Agent:
             identity = Identity(welcome.session, proof.decode(welcome.secret))
         except ValueError as error:
             raise AttachFailed("welcome: its secret is malformed") from error
-        session = AgentSession(mux, challenge, identity)
+        session = AgentSession(mux, challenge, identity, self._methods)
+        self.membership.announced(welcome.trust)
         return session
 
     # --- own links
@@ -272,7 +271,7 @@ class Agent:
                 raise AttachFailed("the session has ended meanwhile")
             return session.attach_own(link_id, connection)
 
-        await self._greet(lambda name: Greeting(lambda c: hello(name, c), admit, own=True), session.name)
+        await self._knock(lambda name: LinkGreeting(lambda c: hello(name, c), admit, own=True), session.name)
 
 
 def _tell_bug(_exchange: object, error: BaseException) -> None:

@@ -6,16 +6,18 @@ import asyncio
 from collections.abc import Callable
 
 from tunnel.adapter import LinkConnection
+from tunnel.enrolment import EnrolHello
 from tunnel.errors import ProtocolError, TunnelError
 from tunnel.frames import CONTROL, HEADER, HEADER_SIZE, encode
 from tunnel.handshake import Challenge, Hello, Refused, Welcome
 from tunnel.limits import KIB
 from tunnel.link import Link
-from tunnel.messages import parse_message
+from tunnel.messages import Message, parse_message
 
-MAX_GREETING = 16 * KIB
+MAX_GREETING = 64 * KIB
+"""A certificate and a bundle of authorities, escaped as JSON does."""
 
-Answer = Callable[[Challenge], Hello]
+Answer = Callable[[Challenge], Hello | EnrolHello]
 Admit = Callable[[LinkConnection, Challenge, Welcome], Link]
 """Makes and attaches the link of a welcome, within the same input: what comes behind the welcome is the link's."""
 
@@ -27,14 +29,18 @@ class AttachFailed(TunnelError):
 class Greeting:
     """The greeter of one connection: answers the stub's challenge by `answer`. `attached` is awaited by who dialled."""
 
-    def __init__(self, answer: Answer, admit: Admit, *, own: bool) -> None:
+    def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._admit = admit
-        self._own = own
         self._held = b""
         self._challenge: Challenge | None = None
         self._link: Link | None = None
-        self.attached: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        self.attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def take(self, connection: LinkConnection, challenge: Challenge, message: Message) -> Link | None:
+        """The stub's answer to hello. Gives the link that it makes of the connection, if it does; raises Refused,
+        AttachFailed or ProtocolError.
+        """
+        raise NotImplementedError
 
     def on_open(self, connection: LinkConnection) -> None:
         """The stub speaks first."""
@@ -71,13 +77,12 @@ class Greeting:
                 self._challenge = Challenge.parse(message)
                 connection.send(encode(CONTROL, payload=self._answer(self._challenge).encode()))
                 return
-            welcome = Welcome.parse(message, own=self._own)
-            self._link = self._admit(connection, self._challenge, welcome)
+            self._link = self.take(connection, self._challenge, message)
         except (Refused, AttachFailed, ProtocolError) as refused:
             self._fail(refused)
             connection.end(str(refused))
             return
-        self.attached.set_result(self._link)
+        self.attached.set_result(None)
 
     def _fail(self, error: Exception) -> None:
         if not self.attached.done():
@@ -85,3 +90,16 @@ class Greeting:
 
     def on_lost(self, connection: LinkConnection, reason: str) -> None:
         self._fail(AttachFailed(f"the link ended before it was attached: {reason}"))
+
+
+class LinkGreeting(Greeting):
+    """The greeter of a connection that becomes a link, by `admit`."""
+
+    def __init__(self, answer: Answer, admit: Admit, *, own: bool) -> None:
+        super().__init__(answer)
+        self._admit = admit
+        self._own = own
+
+    def take(self, connection: LinkConnection, challenge: Challenge, message: Message) -> Link:
+        """Welcome."""
+        return self._admit(connection, challenge, Welcome.parse(message, own=self._own))

@@ -19,6 +19,8 @@ PREFIX = "KULVERT_AGENT_"
 _CLUSTER = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _LINK_NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 TOKEN_FILE = "join_token_file"  # noqa: S105 -- a setting's name
+MAX_PATTERN = 1_024
+MAX_PATTERNS = 256
 NAMES = (*(one.name for one in dataclasses.fields(Settings)), TOKEN_FILE)
 """All settings, in snake_case; `join_token_file` is read into `join_token`."""
 
@@ -88,7 +90,7 @@ def _read_token_file(values: dict[str, Any]) -> None:
 
 
 def _settings(values: dict[str, Any]) -> Settings:
-    missing = [camel(name) for name in ("servers", "cluster", "join_token") if not values.get(name)]
+    missing = [camel(name) for name in ("servers", "cluster") if not values.get(name)]
     if missing:
         raise ConfigError(f"missing settings: {', '.join(missing)}")
     read: dict[str, Any] = {name: _READERS[name](camel(name), value) for name, value in values.items()}
@@ -111,6 +113,46 @@ def _text(name: str, value: object) -> str:
 
 def _path(name: str, value: object) -> Path:
     return value if isinstance(value, Path) else Path(_text(name, value))
+
+
+def _flag(name: str, value: object) -> bool:
+    known = {"true": True, "false": False}
+    found = known.get(value) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise ConfigError(f"{name} must be true or false")
+    return found
+
+
+def _patterns(name: str, value: object) -> tuple[str, ...]:
+    """An empty list is refused: nobody can say whether it is meant to allow everything, or nothing."""
+    found = _texts(name, value)
+    if not found or not all(one.isprintable() and len(one) <= MAX_PATTERN for one in found):
+        raise ConfigError(f"{name} must be texts of at most {MAX_PATTERN} printable characters: leave it out for none")
+    if len(found) > MAX_PATTERNS:
+        raise ConfigError(f"{name} must be at most {MAX_PATTERNS} texts")
+    return found
+
+
+def _paths(name: str, value: object) -> tuple[str, ...]:
+    """Shapes are checked: a rule that can never match would leave open what somebody meant to close."""
+    found = _patterns(name, value)
+    if not all(one[0] in "/*" for one in found):
+        raise ConfigError(f"{name} must be paths that begin with / (or *)")
+    return found
+
+
+def _verbs(name: str, value: object) -> tuple[str, ...]:
+    found = _patterns(name, value)
+    if not all(re.fullmatch(r"[a-z*]+", one) for one in found):
+        raise ConfigError(f"{name} must be verbs in lower case, such as get, list, watch, create")
+    return found
+
+
+def _namespaces(name: str, value: object) -> tuple[str, ...]:
+    found = _patterns(name, value)
+    if not all(re.fullmatch(r"[a-z0-9*-]{1,63}", one) for one in found):
+        raise ConfigError(f"{name} must be names of namespaces, in which * stands for any characters")
+    return found
 
 
 def _count(least: int, most: int) -> Callable[[str, object], int]:
@@ -161,5 +203,19 @@ _READERS: dict[str, Callable[[str, object], object]] = {
     "max_links": _count(0, 10_000),
     "upstream_connections": _count(1, 65_000),
     "drain": _count(0, 86_400),
+    "state_dir": _path,
+    "state_secret": _text,
     "allow_protected": lambda name, value: frozenset(_texts(name, value)),
+    "allow_pass_through": _flag,
+    "managed_service_accounts": _flag,
+    "read_only": _flag,
+    "interactive": _flag,
+    "allow_paths": _paths,
+    "deny_paths": _paths,
+    "allow_verbs": _verbs,
+    "deny_verbs": _verbs,
+    "allow_namespaces": _namespaces,
+    "deny_namespaces": _namespaces,
+    "deny_users": _patterns,
+    "deny_groups": _patterns,
 }

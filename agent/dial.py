@@ -33,7 +33,6 @@ class DialSettings:
     """
 
     allowed: Allowed
-    tls: ssl.SSLContext = field(repr=False)
     proxies: Proxies = field(default_factory=Proxies)
     proxy_tls: ssl.SSLContext | None = field(default=None, repr=False)
     server_name: str | None = None
@@ -41,14 +40,21 @@ class DialSettings:
 
 
 class Dialler:
-    """Begins each time with the address that worked last, then takes the others in their order."""
+    """Begins each time with the address that worked last, then takes the others in their order. Its TLS changes with
+    what the agent trusts, and who it is (`use`).
+    """
 
-    def __init__(self, settings: DialSettings) -> None:
+    def __init__(self, settings: DialSettings, tls: ssl.SSLContext) -> None:
+        self._tls = tls
         self._settings = settings
         self._first = 0
         self._proxy_tls = settings.proxy_tls
         if self._proxy_tls is None and settings.proxies.proxy is not None and settings.proxies.proxy.tls:
             self._proxy_tls = ssl.create_default_context()
+
+    def use(self, tls: ssl.SSLContext) -> None:
+        """From the next connection on."""
+        self._tls = tls
 
     async def dial(self, factory: Factory[P], name: str | None = None) -> tuple[asyncio.Transport, P]:
         """Connect a protocol of `factory`; `name` asks for that address alone.
@@ -96,7 +102,7 @@ class Dialler:
                 lambda: factory(str(address)),
                 address.host,
                 address.port,
-                ssl=settings.tls,
+                ssl=self._tls,
                 server_hostname=server_name,
                 ssl_handshake_timeout=settings.timeout,
                 ssl_shutdown_timeout=5.0,
@@ -132,7 +138,7 @@ class Dialler:
         transport = await loop.start_tls(
             raw,
             protocol,
-            self._settings.tls,
+            self._tls,
             server_hostname=server_name,
             ssl_handshake_timeout=self._settings.timeout,
             ssl_shutdown_timeout=5.0,

@@ -5,7 +5,7 @@ client's is in it.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.answer import AnswerReader
 from agent.policy import CheckedRequest
@@ -17,6 +17,8 @@ from tunnel.limits import KIB, HeadLimits
 
 MAX_ANSWER = 256 * KIB
 LIMITS = HeadLimits()
+ACCEPTED = b"application/json, application/jwk-set+json"
+"""kube-apiserver gives its key set as nothing but the latter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +26,15 @@ class Reply:
     """What came back, whole."""
 
     status: int
-    body: bytes
+    body: bytes = field(repr=False)
+    """A token or a key, perhaps."""
 
 
-async def ask(pool: UpstreamPool, target: bytes, timeout: float) -> Reply:
-    """GET a path. Raises ExchangeReset (of whichever hop failed), TIMEOUT included."""
-    asking = _Question(pool, target)
+async def ask(pool: UpstreamPool, target: bytes, timeout: float, method: bytes = b"GET", body: bytes = b"") -> Reply:
+    """GET a path, or say something else about it, in JSON. Raises ExchangeReset (of whichever hop failed), TIMEOUT
+    included.
+    """
+    asking = _Question(pool, target, method, body)
     try:
         async with asyncio.timeout(timeout):
             with pool.batch:
@@ -42,11 +47,14 @@ async def ask(pool: UpstreamPool, target: bytes, timeout: float) -> Reply:
 
 
 class _Question:
-    """An `agent.upstream.UpstreamUser` for one GET."""
+    """An `agent.upstream.UpstreamUser` for one request."""
 
-    def __init__(self, pool: UpstreamPool, target: bytes) -> None:
-        headers = [(b"accept", b"application/json"), (b"user-agent", b"kulvert-agent")]
-        self._request = CheckedRequest(b"GET", target, headers, None, 0)
+    def __init__(self, pool: UpstreamPool, target: bytes, method: bytes, content: bytes) -> None:
+        headers = [(b"accept", ACCEPTED), (b"user-agent", b"kulvert-agent")]
+        if content:
+            headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+        self._request = CheckedRequest(method, target, headers, None, len(content))
+        self._content = content
         self._pool = pool
         self._answer = AnswerReader(self._request, LIMITS)
         self._connection: UpstreamConnection | None = None
@@ -71,7 +79,7 @@ class _Question:
     def on_connected(self, connection: UpstreamConnection) -> None:
         self._connection = connection
         access = self._pool.access
-        connection.write(render(self._request, access.server, access.authorization(self._pool.now())))
+        connection.write(render(self._request, access.server, access.authorization(self._pool.now())) + self._content)
 
     def on_unavailable(self, error: ExchangeReset) -> None:
         self._fail(error)

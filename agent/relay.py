@@ -26,6 +26,10 @@ _ANSWERED = 3  # our direction has ended; the rest of the request goes nowhere
 _STOPPED = 4  # RESET, by whichever side
 
 _SAFE = frozenset((b"GET", b"HEAD"))
+PRIVILEGED = (
+    "the agent knows itself to its API server by a client certificate, which would count more than the token of a"
+    " service account: give the agent a token"
+)
 
 
 class Relay:
@@ -62,6 +66,9 @@ class Relay:
             request = self._request = checked(head, self._policy)
         except HeadRefused as refused:
             self._cancel(Hop.AGENT, refused.reason, f"the agent refused the request: {refused}")
+            return
+        if request.pass_through and not self._unprivileged():
+            self._cancel(Hop.AGENT, Reason.POLICY, PRIVILEGED)
             return
         if not head.ended or request.upgrade is not None:
             self._outgoing = Outgoing(request.length)
@@ -184,6 +191,10 @@ class Relay:
         self._exchange.consumed(count)
 
     # --- the way there
+
+    def _unprivileged(self) -> bool:
+        """Whether connections say nothing of who the agent is, so that a token alone decides about a request."""
+        return self._pool.access.authorization(self._pool.now()) is not None
 
     def _acquire(self, *, fresh: bool) -> None:
         try:

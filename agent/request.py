@@ -21,8 +21,12 @@ class BodyMismatch(TunnelError):
 
 
 def render(request: CheckedRequest, server: ApiServer, authorization: bytes | None) -> bytes:
-    """The head's bytes. Raises HeadError rather than write something that could be read in another way."""
+    """The head's bytes. `authorization` is the agent's own, which a pass-through never gets. Raises HeadError rather
+    than write something that could be read in another way.
+    """
     target = server.prefix + request.target
+    if request.pass_through:
+        authorization = None
     if request.known is None:
         return render_request_head(request.method, target, _headers(request, request.headers, server, authorization))
     tail, lines = _tail(request, request.known, server, authorization)

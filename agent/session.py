@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tunnel.adapter import LinkConnection
 from tunnel.agentmux import AgentMux
+from tunnel.calls import Calls, Method, Params
 from tunnel.exchange import TunnelExchange
 from tunnel.handshake import Challenge
 from tunnel.link import Link
@@ -43,8 +45,11 @@ class AgentSession:
     `name` is the host that was dialled: own links go there too.
     """
 
-    def __init__(self, mux: AgentMux, challenge: Challenge, identity: Identity) -> None:
+    def __init__(
+        self, mux: AgentMux, challenge: Challenge, identity: Identity, methods: Mapping[str, Method] | None = None
+    ) -> None:
         self.mux = mux
+        self.calls = Calls(mux.shared.message, methods or {}, lambda error: mux.on_bug(None, error))
         self.challenge = challenge
         self.identity = identity
         self.name = ""
@@ -79,6 +84,7 @@ class AgentSession:
     def _detached(self, link: Link, reason: str) -> None:
         self.reason = reason
         self.mux.detach(link, reason)
+        self.calls.close(reason)
         self._ended.set()
 
     async def ended(self) -> str:
@@ -98,6 +104,12 @@ class AgentSession:
         if message["kind"] == "drain" and not self.draining:
             self.draining = True
             self.replaced.set()
+        else:
+            self.calls.on_message(message)
+
+    async def call(self, method: str, params: Params, timeout: float = 10.0) -> Params:
+        """Ask the stub something rare. Raises `tunnel.calls.CallFailed`."""
+        return await self.calls.call(method, params, timeout)
 
     def tell_health(self, report: HealthReport) -> None:
         """Report a round trip to the API server."""

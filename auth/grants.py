@@ -1,119 +1,142 @@
-"""Which users reach which clusters, and as whom. Pure: a set of grants, an identity and a cluster's name
-make a decision.
+"""Which users reach which clusters for what, and as whom. Pure: a set of grants, an identity, a cluster, a time and a
+request make a decision.
 
-The first grant, in the order of the file, whose subjects and clusters match decides alone. Grants are not
-merged: what two of them allow together is what nobody wrote down. There is no built-in grant, not for
-`kulvert:admins` either.
+The first grant, in order, whose subjects, clusters, time and access match decides alone. Grants are not merged: what
+two of them allow together is what nobody wrote down. There is no built-in grant, not for `kulvert:admins` either.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from auth.attributes import Attributes
 from auth.decision import Decision
+from auth.grant import Grant as Grant
+from auth.grant import keys_of
+from auth.grantaccess import Matcher
 from auth.identity import Identity
-from auth.impersonation import StaticIdentity, own_headers
-from tunnel.impersonate import ImpersonationRefused
-
-EVERYBODY = "system:authenticated"
+from auth.labelselector import Labels
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """One rule. `clusters` are names, or patterns in which `*` stands for any characters."""
+class Rule:
+    """A grant that speaks of one user and one cluster, prepared. Without a `matcher` it allows every request."""
 
-    name: str
-    users: frozenset[str]
-    groups: frozenset[str]
-    clusters: tuple[str, ...]
-    impersonate: StaticIdentity | None = None
-    allow_protected: frozenset[str] = frozenset()
-    allow_user_impersonation: bool = False
+    matcher: Matcher | None
+    decision: Decision
 
-    def covers(self, cluster: str) -> bool:
-        """Whether this grant speaks of a cluster."""
-        return any(matches(pattern, cluster) for pattern in self.clusters)
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The rules for one user in a cluster with these labels, in order; they hold until one of them expires, and not
+    before they were made, since a clock may be set back.
+    """
+
+    rules: tuple[Rule, ...]
+    labels: Labels
+    since: float
+    until: float
+    nobody: Decision
+
+    def decide(self, request: Attributes | None) -> Decision:
+        """The first rule that matches decides; without a request, the first that lets anything through."""
+        for rule in self.rules:
+            if rule.matcher is None:
+                return rule.decision
+            if request is None:
+                if rule.decision.allowed:
+                    return rule.decision
+            elif rule.matcher.refusal(request) is None:
+                return rule.decision
+        if not self.rules:
+            return self.nobody
+        return self.rules[0].decision if request is None else self._nearest(request)
+
+    def _nearest(self, request: Attributes) -> Decision:
+        """A denial that helps: by the grant of which most held."""
+        held, text = -1, ""
+        for rule in self.rules:
+            refusal = rule.matcher.refusal(request) if rule.matcher else None
+            if refusal is not None and refusal.held > held:
+                held, text = refusal.held, f"grant {rule.decision.rule!r} comes nearest, which {refusal.reason}"
+        return Decision(False, "", f"{self.nobody.reason} for this: {text}")
 
 
 class Grants:
-    """An immutable set of grants, indexed by subject: a decision looks at the grants of this user and these
+    """An immutable set of grants, in order, indexed by subject: a decision looks at the grants of this user and these
     groups only.
     """
 
     def __init__(self, grants: Iterable[Grant]) -> None:
         self.grants = tuple(grants)
-        self._users = _index((number, grant.users) for number, grant in enumerate(self.grants))
-        self._groups = _index((number, grant.groups) for number, grant in enumerate(self.grants))
+        self._matchers = [Matcher(grant.access) if grant.access is not None else None for grant in self.grants]
+        self._index: dict[str, list[int]] = {}
+        for number, grant in enumerate(self.grants):
+            for key in grant.subject_keys():
+                self._index.setdefault(key, []).append(number)
 
-    def decide(self, identity: Identity, cluster: str) -> Decision:
-        """May this user reach this cluster, and as whom? Never raises: what cannot be impersonated is not allowed."""
-        for grant in self._of(identity):
-            if grant.covers(cluster):
-                return _decision(grant, identity)
-        return Decision(False, "", f"no grant lets {identity.user!r} reach cluster {cluster!r}")
+    def decide(
+        self, identity: Identity, cluster: str, now: float, request: Attributes | None = None, labels: Labels = ()
+    ) -> Decision:
+        """May this user do this in this cluster, and as whom? Never raises: what cannot be impersonated is not allowed.
 
-    def _of(self, identity: Identity) -> Iterator[Grant]:
-        numbers = set(self._users.get(identity.user, ()))
-        for group in (*identity.groups, EVERYBODY):
-            numbers.update(self._groups.get(group, ()))
-        return (self.grants[number] for number in sorted(numbers))
+        Without a request: may he reach it for anything?
+        """
+        return self.candidates(identity, cluster, now, labels).decide(request)
+
+    def candidates(self, identity: Identity, cluster: str, now: float, labels: Labels) -> Candidates:
+        """What holds for this user in this cluster from now on. What comes after a rule for everything never counts."""
+        rules, until, gone = [], math.inf, ""
+        for number in self._numbers(identity):
+            grant = self.grants[number]
+            if (identity.cluster and identity.cluster != cluster) or not grant.covers(cluster, labels):
+                continue
+            if grant.expires <= now:
+                gone = gone or f" (grant {grant.name!r} has expired)"
+                continue
+            until = min(until, grant.expires)
+            rules.append(Rule(self._matchers[number], grant.decision(identity)))
+            if rules[-1].matcher is None:
+                break
+        reason = f"no grant lets {identity.user!r} reach cluster {cluster!r}{gone if not rules else ''}"
+        return Candidates(tuple(rules), labels, now, until, Decision(False, "", reason))
+
+    def held_by(self, identity: Identity) -> Iterator[Grant]:
+        """The grants that name this user or one of his groups, in order, whatever else they say."""
+        return (self.grants[number] for number in self._numbers(identity))
+
+    def _numbers(self, identity: Identity) -> list[int]:
+        return sorted({number for key in keys_of(identity) for number in self._index.get(key, ())})
 
 
 @dataclass(slots=True)
 class Decisions:
-    """Remembers what one set of grants decided; a new set of grants gets a new memory. This is what a request reads."""
+    """Remembers what one set of grants has for a user in a cluster; a new set of grants gets a new memory. This is what
+    a request reads.
+    """
 
     grants: Grants
     capacity: int = 10_000
-    _made: dict[tuple[Identity, str], Decision] = field(default_factory=dict, repr=False)
+    _made: dict[tuple[Identity, str], Candidates] = field(default_factory=dict, repr=False)
 
-    def decide(self, identity: Identity, cluster: str) -> Decision:
+    def decide(
+        self, identity: Identity, cluster: str, now: float, request: Attributes | None = None, labels: Labels = ()
+    ) -> Decision:
         """As `Grants.decide`, from memory if possible. The caller has bounded the cluster's name by its grammar."""
-        decision = self._made.get((identity, cluster))
-        if decision is None:
-            decision = self.grants.decide(identity, cluster)
-            if len(self._made) >= self.capacity:
-                del self._made[next(iter(self._made))]
-            self._made[identity, cluster] = decision
-        return decision
+        known = self._made.get((identity, cluster))
+        if (
+            known is None
+            or not known.since <= now < known.until
+            or (known.labels is not labels and known.labels != labels)
+        ):
+            known = self._remember(identity, cluster, now, labels)
+        return known.decide(request)
 
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether a name matches a pattern with `*`. Linear, where a regular expression would backtrack."""
-    first, *rest = pattern.split("*")
-    if not rest:
-        return pattern == name
-    *middle, last = rest
-    if not name.startswith(first) or len(name) < len(first) + len(last) or not name.endswith(last):
-        return False
-    at, end = len(first), len(name) - len(last)
-    for part in middle:
-        found = name.find(part, at, end)
-        if found < 0:
-            return False
-        at = found + len(part)
-    return True
-
-
-def _decision(grant: Grant, identity: Identity) -> Decision:
-    try:
-        headers = own_headers(identity, grant.impersonate, grant.allow_protected)
-    except ImpersonationRefused as refused:
-        return Decision(False, grant.name, f"grant {grant.name!r} matches, but {refused}")
-    return Decision(
-        True,
-        grant.name,
-        f"allowed by grant {grant.name!r}",
-        headers,
-        grant.allow_user_impersonation,
-        grant.allow_protected,
-    )
-
-
-def _index(subjects: Iterable[tuple[int, frozenset[str]]]) -> dict[str, list[int]]:
-    index: dict[str, list[int]] = {}
-    for number, names in subjects:
-        for name in names:
-            index.setdefault(name, []).append(number)
-    return index
+    def _remember(self, identity: Identity, cluster: str, now: float, labels: Labels) -> Candidates:
+        made = self.grants.candidates(identity, cluster, now, labels)
+        if len(self._made) >= self.capacity:
+            del self._made[next(iter(self._made))]
+        self._made[identity, cluster] = made
+        return made

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-from tunnel.impersonate import CREDENTIAL_ID, Extra
+from tunnel.impersonate import CREDENTIAL_ID, Extra, Pairs
 
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
 
@@ -18,7 +18,8 @@ class BadIdentity(ValueError):
 @dataclass(frozen=True, slots=True)
 class Identity:
     """An authenticated user. `credential_id` is fit for audit records; `expires` is the end of the
-    credential, epoch seconds.
+    credential, epoch seconds. `cluster` is set for a service account of that one managed cluster: it is nobody
+    elsewhere.
 
     The hash covers source and credential only, because it is taken for each request; equality covers
     everything, so two credentials that claim one id are still two identities.
@@ -33,6 +34,7 @@ class Identity:
     source: str
     credential_id: str
     expires: float
+    cluster: str = ""
 
     def __post_init__(self) -> None:
         extra = [text for key, values in self.extra for text in (key, *values)]
@@ -45,23 +47,26 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """What the listener saw: the Authorization header's value, the peer certificate that TLS verified,
-    X-Remote-* headers.
+    """What the listener saw: the Authorization header's value, the peer certificate that TLS verified, and
+    where that is a front proxy's (`auth.frontproxy`) the headers that say for whom it asks. From anybody else
+    such headers are not even read, and `remote_headers` is None.
 
     `digest` stands for all of it in caches. It is taken once here: a listener keeps the object for as long
-    as the connection shows the same header.
+    as the connection shows the same.
     """
 
     authorization: bytes | None = None
     certificate: bytes | None = None
-    remote_headers: bool = False
+    remote_headers: Pairs | None = None
     digest: bytes = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         parts = [self.authorization, self.certificate]
+        if self.remote_headers is not None:
+            parts += [part for pair in self.remote_headers for part in pair]
         # Lengths go in front, and absence differs from emptiness: no two credentials may run into one.
         framed = b"".join(b"-" if part is None else b"%d:%b" % (len(part), part) for part in parts)
-        framed += b"+" if self.remote_headers else b"-"
+        framed += b"-" if self.remote_headers is None else b"+"
         object.__setattr__(self, "digest", hashlib.sha256(framed).digest())
 
     @property
@@ -81,7 +86,7 @@ class Credentials:
         seen = {
             "authorization": self.authorization is not None,
             "certificate": self.certificate is not None,
-            "remote headers": self.remote_headers,
+            "remote headers": self.remote_headers is not None,
         }
         return f"<Credentials: {', '.join(name for name, here in seen.items() if here) or 'none'}>"
 

@@ -8,8 +8,9 @@ proof, so the store is as secret as tokens are; but a token cannot be read back 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from tunnel.proof import join_key, parse_join_token
 
@@ -46,16 +47,28 @@ class JoinToken:
         """The HMAC key that both sides derive; the id is its salt."""
         return join_key(self.id, self.secret)
 
-    def stored(self, cluster: str, expires: float) -> StoredJoinToken:
-        """What a store keeps."""
-        return StoredJoinToken(self.id, self.key(), cluster, expires)
+    def stored(self, cluster: str, expires: float, **terms: Any) -> StoredJoinToken:
+        """What a store keeps; `terms` are further fields of `StoredJoinToken`."""
+        return StoredJoinToken(self.id, self.key(), cluster, expires, **terms)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredJoinToken:
-    """What is kept of a token: for which cluster it speaks, until when, and how to check a proof."""
+    """What is kept of a token: for which cluster it speaks (empty: for any that has its labels), from when until when,
+    for how many agents (0: any number), whether it needs no administrator, and how to check a proof.
+    """
 
     id: str
     key: bytes = field(repr=False)
     cluster: str
     expires: float
+    created: float = 0.0
+    uses: int = 0
+    accept: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+
+    def fits(self, cluster: str, labels: Iterable[tuple[str, str]] | None) -> bool:
+        """Whether an agent may ask with it to serve this cluster; `labels` are None where nobody knows the name."""
+        if self.cluster:
+            return self.cluster == cluster
+        return bool(self.labels) and (labels is None or set(self.labels) <= set(labels))

@@ -13,16 +13,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from auth.statefile import StateFileError, create_private, read_private
 
+SubjectKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 CA_LIFETIME = 10 * 365 * 86400.0
-_BACKDATED = 300.0  # clocks of clients may be behind
+BACKDATED = 300.0
+"""Seconds: clocks of clients may be behind."""
+_LONGEST = 64  # ub-organization-name, RFC 5280, appendix A
+UID = x509.ObjectIdentifier("1.3.6.1.4.1.57683.2")
+"""A subject's UID, as apimachinery's asn1.X509UID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +104,18 @@ class CertificateAuthority:
         """A user's certificate: CN = user, O = groups. :raises ValueError: where a name is empty or over 64
         characters.
         """
-        names = [x509.NameAttribute(NameOID.COMMON_NAME, user)]
-        names += [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
-        return self._issue(x509.Name(names), ExtendedKeyUsageOID.CLIENT_AUTH, now, lifetime)
+        return self._issue(_subject(user, groups, ""), ExtendedKeyUsageOID.CLIENT_AUTH, now, lifetime)
+
+    def certify(
+        self, key: SubjectKey, user: str, groups: Iterable[str], uid: str, now: float, lifetime: float
+    ) -> x509.Certificate:
+        """A user's certificate for a key that the user holds. Whoever calls it has authenticated the user, and seen
+        that the key is good (`auth.csr`).
+
+        :raises ValueError: as for `issue_client`.
+        """
+        subject = _subject(user, groups, uid)
+        return self._signed(key, subject, ExtendedKeyUsageOID.CLIENT_AUTH, now, lifetime, None)
 
     def _issue(
         self,
@@ -111,8 +126,20 @@ class CertificateAuthority:
         alternatives: x509.SubjectAlternativeName | None = None,
     ) -> Issued:
         key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._signed(key.public_key(), subject, purpose, now, lifetime, alternatives)
+        return Issued(certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
+
+    def _signed(
+        self,
+        key: SubjectKey,
+        subject: x509.Name,
+        purpose: x509.ObjectIdentifier,
+        now: float,
+        lifetime: float,
+        alternatives: x509.SubjectAlternativeName | None,
+    ) -> x509.Certificate:
         until = min(now + lifetime, self.certificate.not_valid_after_utc.timestamp())
-        builder = _builder(subject, self.certificate.subject, key.public_key(), now, until)
+        builder = _builder(subject, self.certificate.subject, key, now, until)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(authority=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -120,16 +147,26 @@ class CertificateAuthority:
         builder = builder.add_extension(issuer, critical=False)
         if alternatives is not None:
             builder = builder.add_extension(alternatives, critical=False)
-        certificate = builder.sign(self.key, hashes.SHA256())
-        return Issued(certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
+        return builder.sign(self.key, hashes.SHA256())
+
+
+def _subject(user: str, groups: Iterable[str], uid: str) -> x509.Name:
+    names = [x509.NameAttribute(NameOID.COMMON_NAME, user)]
+    for group in groups:
+        if not 0 < len(group) <= _LONGEST:  # the library checks common names alone
+            raise ValueError(f"a group's name has 1 to {_LONGEST} characters")
+        names.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, group))
+    if uid:
+        names.append(x509.NameAttribute(UID, uid))
+    return x509.Name(names)
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: float, until: float
+    subject: x509.Name, issuer: x509.Name, key: SubjectKey, now: float, until: float
 ) -> x509.CertificateBuilder:
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
     builder = builder.serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(datetime.fromtimestamp(now - _BACKDATED, UTC))
+    builder = builder.not_valid_before(datetime.fromtimestamp(now - BACKDATED, UTC))
     builder = builder.not_valid_after(datetime.fromtimestamp(until, UTC))
     return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
 

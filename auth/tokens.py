@@ -20,11 +20,15 @@ from jwt.types import Options
 
 from auth.authenticator import AuthenticationFailed
 from auth.identity import Credentials, Identity, credential_extra
+from auth.revocations import CurrentRevocations, no_revocations
+from tunnel.impersonate import CREDENTIAL_ID, Extra
 
 SOURCE: Final = "kulvert-token"
 TYPE: Final = "kulvert-user+jwt"
-SKEW: Final = 30.0
-_MAX_BYTES: Final = 8192
+SKEW: Final = 10.0
+LONGEST: Final = 86_400.0
+"""Seconds that a token lives at most: so long, an old key stays known."""
+MAX_BYTES: Final = 8192
 _UNVERIFIED: Final[Options] = {"verify_signature": False}
 _CLAIMS: Final[Options] = {
     "require": ["iss", "aud", "sub", "groups", "uid", "jti", "exp"],
@@ -74,10 +78,12 @@ class TokenSigner:
         """What an authenticator needs to know of this signer."""
         return VerificationKey(self.private.public_key())
 
-    def issue(self, user: str, groups: Iterable[str], uid: str, jti: str, now: float, lifetime: float) -> str:
+    def issue(
+        self, user: str, groups: Iterable[str], uid: str, jti: str, now: float, lifetime: float, extra: Extra = ()
+    ) -> str:
         """A signed token. `jti` is unique and not secret: it names the token in audit records."""
         key = self.verification_key
-        claims = {
+        claims: dict[str, Any] = {
             "iss": self.issuer,
             "aud": self.audience,
             "sub": user,
@@ -87,6 +93,8 @@ class TokenSigner:
             "iat": int(now),
             "exp": int(now + lifetime),
         }
+        if extra:
+            claims["extra"] = {name: list(values) for name, values in extra}
         return jwt.encode(claims, self.private, key.algorithm, headers={"kid": key.kid, "typ": TYPE})
 
 
@@ -94,21 +102,32 @@ class TokenAuthenticator:
     """Knows bearer tokens whose `iss` is this issuer's; everything else about them must then be right."""
 
     def __init__(
-        self, issuer: str, audience: str, keys: Iterable[VerificationKey], max_lifetime: float = 86400.0
+        self,
+        issuer: str,
+        audience: str,
+        keys: Iterable[VerificationKey],
+        max_lifetime: float = LONGEST,
+        revoked: CurrentRevocations = no_revocations,
     ) -> None:
         self._issuer = issuer
         self._audience = audience
         self._keys: Mapping[str, tuple[str, PublicKey]] = {key.kid: (key.algorithm, key.public) for key in keys}
         self._max_lifetime = max_lifetime
+        self._revoked = revoked
 
-    def authenticate(self, credentials: Credentials, now: float) -> Identity | None:
+    def authenticate(self, credentials: Credentials, now: float, cluster: str = "") -> Identity | None:
         """See `Authenticator`."""
         token = credentials.bearer
-        if token is None or len(token) > _MAX_BYTES or (header := self._header_if_mine(token)) is None:
+        if token is None or len(token) > MAX_BYTES or (header := self._header_if_mine(token)) is None:
             return None
         claims = self._verified(token, header)
         self._check_times(claims, now)
-        return _identity(claims)
+        identity = _identity(claims)
+        # Without a time of issue it is older than anything, so that every revocation of its user means it.
+        issued = _time(claims, "iat") if "iat" in claims else 0.0
+        if self._revoked().token(claims["jti"], identity.user, issued):
+            raise AuthenticationFailed("the token has been revoked")
+        return identity
 
     def _header_if_mine(self, token: str) -> Mapping[str, Any] | None:
         """Reads without trust, only to see whose token it is."""
@@ -166,4 +185,14 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
     credential_id = "JTI=" + jti
     expires = _time(claims, "exp") + SKEW  # the same moment at which `_check_times` begins to refuse
     unique = tuple(dict.fromkeys(groups))
-    return Identity(user, unique, uid, credential_extra(credential_id), SOURCE, credential_id, expires)
+    extra = (*_extra(claims), *credential_extra(credential_id))
+    return Identity(user, unique, uid, extra, SOURCE, credential_id, expires)
+
+
+def _extra(claims: Mapping[str, Any]) -> Extra:
+    extra = claims.get("extra", {})
+    if not isinstance(extra, dict) or CREDENTIAL_ID in extra:
+        raise AuthenticationFailed("the token's extra is not what Kulvert writes")
+    if not all(isinstance(values, list) and all(isinstance(one, str) for one in values) for values in extra.values()):
+        raise AuthenticationFailed("the token's extra is not lists of text")
+    return tuple((name, tuple(values)) for name, values in extra.items())

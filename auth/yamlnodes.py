@@ -8,9 +8,11 @@ and each value still knows its line. Anchors are refused: nobody needs them here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from datetime import datetime
+from typing import Any, TypeVar
 
 import yaml
 
@@ -19,6 +21,11 @@ T = TypeVar("T")
 _MAX_DEPTH = 16
 _STR = "tag:yaml.org,2002:str"
 _BOOL = "tag:yaml.org,2002:bool"
+_NULL = "tag:yaml.org,2002:null"
+_INT = "tag:yaml.org,2002:int"
+_TIME = "tag:yaml.org,2002:timestamp"
+_DECIMAL = re.compile(r"-?[0-9]{1,9}")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
 _TRUE = frozenset({"true", "True", "TRUE"})
 _FALSE = frozenset({"false", "False", "FALSE"})
 
@@ -43,7 +50,8 @@ class Value:
 
     def error(self, message: str) -> YamlError:
         """An error at this place."""
-        where = f"{self.source}:{self.node.start_mark.line + 1}"
+        mark = self.node.start_mark
+        where = f"{self.source}:{mark.line + 1}" if mark else self.source
         return YamlError(f"{where}: {self.path}: {message}" if self.path else f"{where}: {message}")
 
     def fields(self, *, required: frozenset[str], optional: frozenset[str] = frozenset()) -> dict[str, Value]:
@@ -62,6 +70,13 @@ class Value:
         if missing := required - found.keys():
             raise self.error(f"lacks {', '.join(sorted(missing))}")
         return found
+
+    def entries(self) -> dict[str, Value]:
+        """A mapping whose names are the writer's own. Repeated ones are errors."""
+        if not isinstance(self.node, yaml.MappingNode):
+            raise self.error("must be a mapping")
+        names = frozenset(str(key.value) for key, _ in self.node.value)
+        return self.fields(required=names)
 
     def items(self) -> list[Value]:
         """A list's values."""
@@ -87,6 +102,28 @@ class Value:
             raise self.error("must be a non-empty string (quote what looks like a number or a boolean)")
         return str(self.node.value)
 
+    def integer(self) -> int:
+        """A whole number, in decimal digits."""
+        value = self.node.value if isinstance(self.node, yaml.ScalarNode) and self.node.tag == _INT else ""
+        if not _DECIMAL.fullmatch(value):
+            raise self.error("must be a whole number")
+        return int(value)
+
+    def moment(self) -> float:
+        """A time of RFC 3339 with its offset, as epoch seconds; YAML takes it for a timestamp unless it is quoted."""
+        value = self.node.value if isinstance(self.node, yaml.ScalarNode) and self.node.tag in (_STR, _TIME) else ""
+        try:
+            if not _MOMENT.fullmatch(value):
+                raise ValueError
+            return datetime.fromisoformat(value).timestamp()
+        except (ValueError, OverflowError):
+            raise self.error("must be a time such as 2030-01-31T00:00:00Z") from None
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether `flag` is what reads it."""
+        return isinstance(self.node, yaml.ScalarNode) and self.node.tag == _BOOL
+
     def flag(self) -> bool:
         """true or false; not YAML 1.1's yes and no."""
         value = self.node.value if isinstance(self.node, yaml.ScalarNode) and self.node.tag == _BOOL else None
@@ -97,18 +134,28 @@ class Value:
 
 def read_document(text: str, source: str) -> Value:
     """The root of the single document in `text`. :raises YamlError: for bad syntax, no document, or several."""
+    nodes = _composed(text, source, lambda loader: iter((yaml.compose(text, Loader=loader),)))
+    if not nodes:
+        raise YamlError(f"{source}:1: the file is empty")
+    return Value(nodes[0], source, "")
+
+
+def read_documents(text: str, source: str) -> list[Value]:
+    """The roots of all documents in `text`; empty ones are passed over. :raises YamlError: for bad syntax."""
+    nodes = _composed(text, source, lambda loader: yaml.compose_all(text, Loader=loader))
+    return [Value(node, source, "") for node in nodes if node.tag != _NULL]
+
+
+def _composed(text: str, source: str, compose: Callable[[Any], Iterator[yaml.Node | None]]) -> list[yaml.Node]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         _check_depth(yaml.parse(text, Loader=loader), source)
-        node = yaml.compose(text, Loader=loader)
+        return [node for node in compose(loader) if node is not None]
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise YamlError(f"{source}:{line}: {error.problem}") from None
     except (yaml.YAMLError, RecursionError):
         raise YamlError(f"{source}:1: is not YAML") from None
-    if node is None:
-        raise YamlError(f"{source}:1: the file is empty")
-    return Value(node, source, "")
 
 
 def _check_depth(events: Iterable[yaml.Event], source: str) -> None:

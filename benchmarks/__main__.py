@@ -18,6 +18,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import auditcost, decisions
 from benchmarks.load import Target, run
 from benchmarks.upstreams import UPSTREAMS, Floor, Upstream, floor
 from tests.support.platform import Platform, Usage
@@ -54,8 +55,10 @@ class Row:
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the rows here too.")
 def main(names: tuple[str, ...], connections: tuple[int, ...], requests: int, path: Path | None) -> None:
     """GET through the gateway against direct: latency and throughput as ratios, and CPU µs per request."""
+    console = Console(width=160)
+    console.print(_own_costs())
     rows = uvloop.run(_all(names, connections, requests))
-    Console(width=160).print(_table(rows))
+    console.print(_table(rows))
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps([asdict(row) for row in rows], indent=1))
@@ -109,6 +112,20 @@ def _user_tls(platform: Platform) -> ssl.SSLContext:
     tls = ssl.create_default_context(cadata=platform.ca.decode())
     tls.load_cert_chain(pair)
     return tls
+
+
+def _own_costs() -> Table:
+    """What each request pays for being decided and recorded, in process: µs of CPU, and the most it may be."""
+    table = Table(title="CPU of a request's decisions and record, once they are cached")
+    for column in ("what", "µs", "at most"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for cost in decisions.measure():
+        what = f"authentication ({cost.credential}) and authorisation ({cost.grant} grant)"
+        table.add_row(what, f"{cost.microseconds:.2f}", f"{decisions.BAR:g}")
+    audit = auditcost.measure()
+    for name, microseconds in asdict(audit).items():
+        table.add_row(f"audit record ({name})", f"{microseconds:.2f}", f"{auditcost.BAR:g}")
+    return table
 
 
 def _table(rows: list[Row]) -> Table:

@@ -1,74 +1,137 @@
-"""`kulvert cluster`: which clusters a server knows."""
+"""`kulvert cluster`: which clusters a server knows, how they come in, and how they leave."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli import statedir
+from cli.clusterenrolment import accept, certificates, deny, requests, revoke, switch
+from cli.clustermarks import condition, finalizer, gate
+from cli.clusterremove import remove
+from cli.failures import Failed
+from cli.join import join
+from cli.output import option as output_option
+from cli.output import shown
+from cli.pairs import labels_of
+
+if TYPE_CHECKING:
+    from gateway.registry import Cluster
+    from gateway.stores import Stores
 
 
 @click.group()
 def cluster() -> None:
-    """Add, list and remove clusters.
+    """Add, accept, list and remove clusters.
 
     \b
     kulvert cluster add edge-7 --label region=north
+    kulvert token create edge-7 --accept       # the first cluster that shows this token is accepted
     kulvert cluster list
     kulvert cluster remove edge-7
 
-    They work on the state directory of the server, on its machine; a running server follows within a second.
+    A cluster comes in by two steps: its name is added, and a cluster's id (the UID of its namespace kube-system) is
+    accepted for the name, which is then pinned to it. Who accepts: an administrator (`kulvert cluster accept`), a
+    policy (`kulvert token create --accept`, the server's setting enrolment.autoAccept), or whoever adds the name with
+    --id.
+
+    The commands work on the state directory of the server, on its machine; a running server follows within a second.
     """
+
+
+for _command in (
+    requests, accept, deny, switch, join, gate, condition, finalizer, certificates, revoke, remove,
+):  # fmt: skip
+    cluster.add_command(_command)
 
 
 @cluster.command()
 @click.argument("name")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label; may be given several times.")
+@click.option("--id", "cluster_id", metavar="UID", help="Accept this very cluster: the UID of its kube-system.")
 @statedir.option
-def add(name: str, labels: tuple[str, ...], state_dir: Path) -> None:
-    """Make a cluster known, so that an agent with a join token for it may attach.
+def add(name: str, labels: tuple[str, ...], cluster_id: str | None, state_dir: Path) -> None:
+    """Make a cluster's name known, so that agents with a join token for it may ask to come in.
 
-    The first agent that attaches pins the name to its cluster's id; agents of another cluster are refused from then
-    on.
+    \b
+    kulvert cluster add edge-7 --id $(kubectl get namespace kube-system -o jsonpath={.metadata.uid})
     """
     from gateway.registry import Cluster
 
-    pairs = tuple(_label(label) for label in labels)
-    with statedir.registry(state_dir, make=True) as registry:
-        registry.add(Cluster(name, None, time.time(), pairs))
-    click.echo(f"cluster {name} added; a join token for its agent: kulvert token create {name}")
+    now = time.time()
+    with statedir.stores(state_dir, make=True) as stores:
+        _check_free(stores, name)
+        stores.registry.add(Cluster(name, cluster_id or None, now, labels_of(labels), now if cluster_id else 0.0))
+    by = "" if cluster_id else " --accept"
+    click.echo(f"cluster {name} added; a join token for its agent: kulvert token create {name}{by}")
 
 
 @cluster.command("list")
+@output_option
 @statedir.option
-def list_(state_dir: Path) -> None:
-    """List the clusters, with the id that each is pinned to."""
-    from cli.table import table
+def list_(output: str, state_dir: Path) -> None:
+    """List the clusters: what is so of each, and the id that it is pinned to."""
+    from gateway.clusterview import cluster_object, status_word
 
-    with statedir.registry(state_dir) as registry:
-        rows = [(one.name, one.uid or "-", _day(one.created), _labels(one.labels)) for one in registry.list()]
-    for line in table(("NAME", "ID", "CREATED", "LABELS"), rows):
-        click.echo(line)
+    with statedir.stores(state_dir) as stores:
+        found = [_seen(one, state_dir) for one in stores.registry.list()]
+        objects = [cluster_object(one, stores.removals.get(one.name)) for one in found]
+    rows = [(one.name, status_word(one), one.uid or "-", _day(one.created), _labels(one.labels)) for one in found]
+    shown(output, "ClusterList", objects, ("NAME", "STATUS", "ID", "CREATED", "LABELS"), rows)
 
 
 @cluster.command()
 @click.argument("name")
+@output_option
 @statedir.option
-def remove(name: str, state_dir: Path) -> None:
-    """Forget a cluster and its join tokens, and send its agents away."""
-    with statedir.registry(state_dir) as registry:
-        registry.remove(name)
-    click.echo(f"cluster {name} and its join tokens removed; a running server sends its agents away within a second")
+def show(name: str, output: str, state_dir: Path) -> None:
+    """Show what is so of a cluster: its conditions, gates and finalizers, and how far a removal has come."""
+    from gateway.clusterview import cluster_object, moment
+
+    with statedir.stores(state_dir) as stores:
+        known = stores.registry.get(name)
+        if known is None:
+            raise Failed(f"there is no cluster {name!r}: `kulvert cluster list` shows them")
+        found, removal = _seen(known, state_dir), stores.removals.get(name)
+    if output != "table":
+        shown(output, "", [cluster_object(found, removal)], (), ())
+        return
+    for label, text in (
+        ("name", found.name),
+        ("id", found.uid or "- (no cluster is accepted for the name)"),
+        ("labels", _labels(found.labels)),
+        ("phase", found.phase or "Active"),
+        ("gates", ", ".join(found.gates) or "-"),
+        ("finalizers", ", ".join(found.finalizers) or "-"),
+    ):
+        click.echo(f"{label + ':':<12}{text}")
+    rows = [(one.type, one.status, one.reason, moment(one.changed), one.message) for one in found.conditions]
+    click.echo()
+    shown("table", "", (), ("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"), rows)
 
 
-def _label(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise click.BadParameter(f"{text!r} is no label: write KEY=VALUE", param_hint="--label")
-    return key, value
+def _check_free(stores: Stores, name: str) -> None:
+    there = stores.registry.get(name)
+    if there is not None and there.phase:
+        raise Failed(f"cluster {name!r} is being removed: `kulvert cluster show {name}` says for what that waits")
+
+
+def _seen(found: Cluster, state_dir: Path) -> Cluster:
+    """What was written last of an agent's presence says nothing where no server runs."""
+    from gateway.conditions import AVAILABLE, UNKNOWN
+
+    if statedir.server_runs(state_dir):
+        return found
+    known = [
+        replace(one, status=UNKNOWN, reason="NoServer", message="no server runs") if one.type == AVAILABLE else one
+        for one in found.conditions
+    ]
+    return replace(found, conditions=tuple(known))
 
 
 def _labels(pairs: tuple[tuple[str, str], ...]) -> str:

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator
 
 _EXPECTED = (
-    "auth.grantsfile:GrantsFileError",
+    "auth.watchedfile:FileError",
     "auth.jointoken:JoinTokenInvalid",
     "auth.statefile:StateFileError",
     "auth.yamlnodes:YamlError",
+    "gateway.conditions:ConditionError",
+    "gateway.joininstall:JoinFailed",
     "gateway.registry:RegistryError",
     "tunnel.errors:TunnelError",
 )

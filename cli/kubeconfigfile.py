@@ -1,4 +1,4 @@
-"""The kubeconfig's format: one entry as a file of its own, or merged into one that is there."""
+"""The kubeconfig's format: one cluster and its user, as a file of their own, or merged into one that is there."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from cli.failures import Failed
+from cli.kubeconfigtree import LISTS, Kubeconfig
 
 Document = dict[str, Any]
 _LISTS = ("clusters", "users", "contexts")
@@ -63,35 +64,22 @@ def text(document: Document) -> str:
     return yaml.safe_dump(document, sort_keys=False)
 
 
-def merged(document: Document, entry: Entry) -> Document:
-    """The document with the entry's parts added or renewed; the current context stays the user's choice.
+def merge(config: Kubeconfig, entry: Entry) -> None:
+    """Add the entry's parts, or renew them; the current context stays the user's choice.
 
     :raises Failed: its context, by this name, is somebody else's.
     """
     parts = entry.parts()
-    _check_ours(document, entry, parts["contexts"])
-    result = dict(document)
-    for key in _LISTS:
-        kept = [item for item in document.get(key) or [] if item.get("name") != parts[key]["name"]]
-        result[key] = [*kept, parts[key]]
-    if not result.get("current-context"):
-        result["current-context"] = entry.context
-    return result
-
-
-def _check_ours(document: Document, entry: Entry, new: Document) -> None:
-    for item in document.get("contexts") or []:
-        cluster = (item.get("context") or {}).get("cluster")
-        if item.get("name") == entry.context and cluster != new["context"]["cluster"]:
-            raise Failed(
-                f"there is a context {entry.context!r} for another cluster already: write to a file of its own with "
-                "--output FILE, without --merge"
-            )
-
-
-def other_contexts(document: Document, name: str) -> list[str]:
-    """The contexts that are not called so: what overwriting the file would lose."""
-    return [str(item.get("name")) for item in document.get("contexts") or [] if item.get("name") != name]
+    there = config.entry("contexts", entry.context)
+    if there is not None and there.get("cluster") != parts["clusters"]["name"]:
+        raise Failed(
+            f"there is a context {entry.context!r} for another cluster already: write to a file of its own with "
+            "--output FILE, without --merge"
+        )
+    for key, part in parts.items():
+        config.put(key, part["name"], part[LISTS[key]])
+    if not config.current:
+        config.use(entry.context)
 
 
 def read(path: Path) -> Document:
@@ -113,10 +101,3 @@ def read(path: Path) -> Document:
 
 def _named(items: object) -> bool:
     return items is None or (isinstance(items, list) and all(isinstance(item, dict) for item in items))
-
-
-def write(path: Path, document: Document) -> None:
-    """Whole or not at all, readable by its owner alone; a symbolic link stays one."""
-    from auth.statefile import write_private
-
-    write_private(path.resolve(), text(document).encode())

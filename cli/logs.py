@@ -52,8 +52,10 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # At debug it writes down whole handshakes and the ends of frames: tokens, for one. Of links we tell ourselves.
-    logging.getLogger("websockets").setLevel(logging.WARNING)
+    # At debug they write down whole handshakes and the ends of frames, and every answer of the hub's: a TokenReview has
+    # its user's token in it. Of links, and of the hub, we tell ourselves.
+    for name in ("websockets", "kubernetes_asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _shared() -> list[Processor]:

@@ -29,7 +29,19 @@ COMMANDS = (
     Entry("agent", "cli.agent:agent", "Run the agent of one cluster."),
     Entry("cluster", "cli.cluster:cluster", "Add, list and remove clusters."),
     Entry("token", "cli.token:token", "Make, list and revoke the agents' join tokens."),
-    Entry("kubeconfig", "cli.kubeconfig:kubeconfig", "Write a kubeconfig that reaches a cluster as a user."),
+    Entry("grant", "cli.grant:grant", "Who may reach which cluster: make, list and delete grants."),
+    Entry("access", "cli.access:access", "Which grant decides about a request, and why."),
+    Entry("kubeconfig", "cli.kubeconfig:kubeconfig", "Write a kubeconfig for a cluster, or all that you may reach."),
+    Entry("login", "cli.login.command:login", "Sign in at the gateway's OIDC issuer."),
+    Entry("logout", "cli.login.logout:logout", "Forget what login has kept, and revoke it."),
+    Entry("credential", "cli.credential:credential", "kubectl's credential plugin: who you are, kept fresh."),
+    Entry("certificate", "cli.certificate:certificate", "List and revoke the credentials that users were issued."),
+    Entry("signing-key", "cli.signingkey:signing_key", "List and rotate the keys that sign Kulvert's tokens."),
+    Entry(
+        "serviceaccount",
+        "cli.serviceaccount:serviceaccount",
+        "Have service accounts made in clusters, their tokens in files.",
+    ),
     Entry("version", "cli.version:version", "Print the version."),
 )
 

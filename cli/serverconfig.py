@@ -10,6 +10,7 @@ import click
 
 from cli.serverhelp import HELP
 from cli.settings import Flag
+from gateway.auditsettings import AuditSettings
 from gateway.config import ConfigError, ServerConfig, load, settings
 from gateway.limits import DoorTimeouts
 
@@ -34,7 +35,7 @@ def for_up(state_dir: Path, users: str, agents: str, grants: Path) -> ServerConf
         names=("localhost", users.rpartition(":")[0]),
         state_dir=state_dir,
         grants=grants,
-        audit=str(state_dir / "audit.log"),
+        audit=AuditSettings(log_path=(str(state_dir / "audit.log"),)),
         timeouts=DoorTimeouts(drain=UP_DRAIN),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from cli.failures import Failed
 
 if TYPE_CHECKING:
     from gateway.registry import SqliteRegistry
+    from gateway.stores import Stores
 
 VARIABLE = "KULVERT_STATE_DIR"
 SERVER = Path("/var/lib/kulvert")
@@ -64,8 +66,38 @@ def registry(directory: Path, *, make: bool = False) -> Iterator[SqliteRegistry]
         opened.close()
 
 
+@contextmanager
+def stores(directory: Path, *, make: bool = False) -> Iterator[Stores]:
+    """All that a server knows of clusters and agents; see `registry`. :raises Failed: there is none."""
+    from gateway.stores import Stores
+
+    path = registry_file(directory)
+    if not make and not path.exists():
+        raise Failed(f"there is no server's state in {directory}: name it by --state-dir or {VARIABLE}")
+    opened = Stores.open(path)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def server_runs(directory: Path) -> bool:
+    """Whether a server has this state directory now (cli.lock)."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def registry_file(directory: Path) -> Path:
-    """The file of clusters and join tokens."""
+    """The file of clusters, join tokens and agents' certificates."""
     from gateway.state import State
 
     return State(directory).registry

@@ -1,49 +1,59 @@
-"""Which agents may attach, and how they show: the registry's answer to the stub, and the stub's to the metrics."""
+"""Which agents are attached, as the gateway's side asks: for its users, its metrics, and whose a name is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from auth.jointoken import StoredJoinToken
 from gateway.management import Attached
-from gateway.registry import Change, Cluster, RegistryError, SqliteRegistry
-from stub.authority import JoinKey
+from gateway.registry import Change, Cluster
 from stub.sessions import Sessions
-from tunnel.handshake import Refused
+
+REMEMBERED = 50_000
+STILL = 5.0
+"""Seconds without a look after which this process has stood still: what ends meanwhile is read at once afterwards."""
+LONG_GONE = 86_400.0
+"""Seconds after which it is no matter any more when somebody went."""
 
 
-class RegistryAuthority:
-    """Implements `stub.authority.AgentAuthority` by the registry: join tokens, and the clusters' pinned ids."""
+class SessionPresence:
+    """`gateway.takeover.Presence` of a single server: by its own sessions, looked at once a second. Before it began it
+    knows of nobody, so everybody may have been connected until then.
+    """
 
-    def __init__(self, registry: SqliteRegistry) -> None:
-        self._registry = registry
+    def __init__(self, sessions: Sessions, clock: Callable[[], float], wall: Callable[[], float]) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._wall = wall
+        self._began = self._looked = clock()
+        self._seen: dict[tuple[str, str], float] = {}
 
-    def join_key(self, token_id: str) -> JoinKey | None:
-        """See `AgentAuthority`."""
-        token = self._registry.join_token(token_id) or self._just_made(token_id)
-        return JoinKey(token.key, token.cluster, token.expires) if token else None
+    def look(self) -> None:
+        """Notes who is there now."""
+        now = self._awake()
+        self._looked = now
+        for session in self._sessions.all():
+            self._seen[session.info.cluster, session.info.cluster_id] = now
+        if len(self._seen) > REMEMBERED:
+            self._seen = {who: seen for who, seen in self._seen.items() if now - seen < LONG_GONE}
 
-    def _just_made(self, token_id: str) -> StoredJoinToken | None:
-        """The command may have made it since the last poll; its user should not have to wait for the next."""
-        try:
-            self._registry.poll()
-        except RegistryError as error:
-            raise Refused("cluster", str(error)) from error
-        return self._registry.join_token(token_id)
+    def last_connected(self, cluster: str, uid: str) -> float:
+        """See `Presence`. Told by the clock that nobody sets."""
+        if any(session.info.cluster_id == uid for session in self._sessions.of(cluster)):
+            return self._wall()
+        now = self._awake()
+        seen = max(self._began, self._seen.get((cluster, uid), self._began))
+        return self._wall() - (now - seen)
 
-    def admit(self, cluster: str, cluster_id: str) -> str:
-        """See `AgentAuthority`."""
-        if self._registry.get(cluster) is None:
-            return f"cluster {cluster!r} is not registered: add it with `kulvert cluster add {cluster}`"
-        try:
-            self._registry.pin(cluster, cluster_id)
-        except RegistryError as error:
-            return str(error)
-        return ""
+    def _awake(self) -> float:
+        """The time. Whoever stood still knows as little as who begins."""
+        now = self._clock()
+        if now - self._looked >= STILL:
+            self._began = self._looked = now
+        return now
 
 
 class Attendance:

@@ -1,18 +1,17 @@
-"""The audit log: one `audit.k8s.io/v1` Event, level Metadata, in a line of JSON for each request.
+"""The audit log: lines of JSON, one for each request, on their way to where they are kept.
 
-A request costs a tuple on a list; lines are made and written in one batch for each turn of the loop. The
-queue is bounded, and where the log cannot be written the gateway lets nothing new through (`ready`), since
-what nobody recorded nobody can answer for.
+A request costs a place on a list; lines are written in one batch for each turn of the loop. The queue is bounded, and
+where the log cannot be written the gateway lets nothing new through (`ready`), since what nobody recorded nobody can
+answer for.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
-from gateway.auditevents import AuditRecord, line, minimal
 from gateway.auditsinks import AuditSink, FileSink
 
 _log = logging.getLogger(__name__)
@@ -22,13 +21,30 @@ _TAKEN_SOON: Final = 0.02
 """Seconds until a sink is asked again that took nothing."""
 
 
-class AuditLog:
-    """Collects records and writes them. `sink` None records nothing; `schedule` is a loop's `call_soon`, `later` its
-    `call_later`: for what a sink does not take at once.
+class Queue(Protocol):
+    """A way of lines to one place: `AuditLog`, or gateway.auditwebhook.Webhook. `lost` counts lines, `waiting` those
+    that were taken and are not written yet; `refuse`: where it fails, nothing new may come through.
+    """
 
-    With `refuse` (the default) a failing sink makes the gateway refuse requests; without, records may be
-    lost. What is in `lost` was lost, or all but its id: records of requests that were under way when the queue was
-    full, and such as cannot be written down.
+    name: str
+    lost: int
+    refuse: bool
+
+    @property
+    def problem(self) -> str | None: ...
+    @property
+    def waiting(self) -> int: ...
+    def record(self, line: bytes) -> None: ...
+    def ready(self) -> bool: ...
+    def reopen(self) -> None: ...
+
+
+class AuditLog:
+    """Queues lines, and writes them. `sink` None records nothing; `schedule` is a loop's `call_soon`, `later` its
+    `call_later`: for what a sink does not take at once. `name` is for metrics.
+
+    With `refuse` (the default) a sink that fails or is full makes the gateway refuse requests, and only records of
+    requests that were under way then can be lost; without, what comes when the queue is full is. `lost` counts them.
     """
 
     def __init__(
@@ -40,29 +56,30 @@ class AuditLog:
         later: Callable[[float, Callable[[], None]], object] = lambda _seconds, _call: None,
         capacity: int = 10_000,
         refuse: bool = True,
+        name: str = "file",
     ) -> None:
         self._sink = sink
         self._schedule = schedule
         self._later = later
         self._clock = clock
         self._capacity = capacity
-        self._refuse = refuse
-        self._queue: list[AuditRecord] = []
+        self._most = 2 * capacity if refuse else capacity
+        self.refuse = refuse
+        self._queue: list[bytes] = []
         self._unwritten = b""
-        self._scheduled = self._waiting = False
+        self._scheduled = self._waits = False
         self._retry_at = 0.0
+        self.name = name
         self.problem: str | None = None
         self.lost = 0
 
-    def record(self, record: AuditRecord) -> None:
-        """Takes a record, to be written at the end of this turn. Past twice the capacity it is lost, and counted."""
-        if self._sink is None:
-            return
+    def record(self, line: bytes) -> None:
+        """Takes a line, to be written at the end of this turn. Where the queue is full it is lost, and counted."""
         queue = self._queue
-        if len(queue) >= 2 * self._capacity:
-            self.lost += 1
+        if len(queue) >= self._most or self._sink is None:
+            self.lost += self._sink is not None
             return
-        queue.append(record)
+        queue.append(line)
         if not self._scheduled:
             self._scheduled = True
             self._schedule(self._flush_once)
@@ -73,7 +90,12 @@ class AuditLog:
             return True
         if self._clock() >= self._retry_at:
             self.flush()
-        return not self._refuse or (self.problem is None and len(self._queue) < self._capacity)
+        return not self.refuse or (self.problem is None and len(self._queue) < self._capacity)
+
+    @property
+    def waiting(self) -> int:
+        """Lines that are not written yet."""
+        return len(self._queue) + self._unwritten.count(b"\n")
 
     def flush(self) -> None:
         """Writes what there is, as far as the sink takes it. Never raises: `problem` says what is wrong."""
@@ -83,7 +105,7 @@ class AuditLog:
             while self._unwritten or self._queue:
                 if not self._unwritten:
                     batch, self._queue = self._queue[:_BATCH], self._queue[_BATCH:]
-                    self._unwritten = b"".join([self._line(record) for record in batch])
+                    self._unwritten = b"".join(batch)
                 taken = self._sink.write(self._unwritten)
                 self._unwritten = self._unwritten[taken:]
                 if not taken:
@@ -109,38 +131,56 @@ class AuditLog:
         while (self._unwritten or self._queue) and self.problem is None and time.monotonic() < deadline:
             time.sleep(0.01)
             self.flush()
-        if left := len(self._queue) + self._unwritten.count(b"\n"):
+        if left := self.waiting:
             self.lost += left
             _log.error("audit records were lost at the end: nobody took them", extra={"records": left})
         if self._sink is not None:
             self._sink.close()
-
-    def _line(self, record: AuditRecord) -> bytes:
-        """One record must not take the others of its batch with it."""
-        try:
-            return line(record)
-        except Exception as error:
-            self.lost += 1
-            _log.error("a record cannot be written down", extra={"audit_id": record.audit_id}, exc_info=error)
-            return minimal(record)
 
     def _failed(self, error: OSError) -> None:
         self.problem = f"the audit log cannot be written: {error.strerror}"
         self._retry_at = self._clock() + _RETRY_AFTER
 
     def _wait(self) -> None:
-        if not self._waiting:
-            self._waiting = True
+        if not self._waits:
+            self._waits = True
             self._later(_TAKEN_SOON, self._flush_later)
 
     def _flush_later(self) -> None:
-        self._waiting = False
+        self._waits = False
         self._flush_once()
 
     def _flush_once(self) -> None:
         self._scheduled = False
         if self.problem is None or self._clock() >= self._retry_at:
             self.flush()
+
+
+class AuditLogs:
+    """Several queues as one: each takes every line, and is full or broken by itself."""
+
+    def __init__(self, queues: Sequence[Queue]) -> None:
+        self.queues = tuple(queues)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with any of those without which nothing comes through."""
+        return "; ".join(queue.problem for queue in self.queues if queue.refuse and queue.problem) or None
+
+    def record(self, line: bytes) -> None:
+        """See `AuditLog.record`."""
+        for queue in self.queues:
+            queue.record(line)
+
+    def ready(self) -> bool:
+        """Whether none of them stands against a new request. All are asked, since asking is what tries them again."""
+        refusing = [queue for queue in self.queues if not queue.ready()]
+        return not refusing
+
+    def reopen(self) -> None:
+        """See `AuditLog.reopen`."""
+        for queue in self.queues:
+            queue.reopen()
 
 
 class AuditIds:

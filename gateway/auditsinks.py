@@ -10,7 +10,11 @@ import socket
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+from gateway.auditrotation import Rotation
+
+_NEWLINE: Final = 0x0A
 
 
 class AuditSink(Protocol):
@@ -43,11 +47,27 @@ class DescriptorSink:
 
 
 class FileSink(DescriptorSink):
-    """A file, appended to, that its owner alone can read."""
+    """A file, appended to, that its owner alone can read; with a rotation, one that is moved away when it is large.
 
-    def __init__(self, path: Path) -> None:
+    A line that was torn by a crash stays torn, and the next one begins behind it, on a line of its own.
+    """
+
+    def __init__(self, path: Path, rotation: Rotation | None = None) -> None:
         self._path = path
+        self._rotation = rotation
+        self._size = 0
+        self._regular = self._within = False
         super().__init__(self._open())
+
+    def write(self, data: bytes) -> int:
+        """See `AuditSink`. Rotates between lines only."""
+        rotation = self._rotation
+        if rotation is not None and self._regular and not self._within and rotation.due(self._size, len(data)):
+            rotation.rotate(self.reopen)
+        taken = super().write(data)
+        self._size += taken
+        self._within = bool(taken) and data[taken - 1] != _NEWLINE
+        return taken
 
     def reopen(self) -> None:
         """For log rotation: goes on in a new file of the same name."""
@@ -57,9 +77,19 @@ class FileSink(DescriptorSink):
     def close(self) -> None:
         """See `AuditSink`."""
         os.close(self._descriptor)
+        if self._rotation is not None:
+            self._rotation.close()
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        seen = os.fstat(descriptor)
+        # Devices and pipes are never moved away: /dev/null and /dev/stdout are everybody's.
+        self._regular = stat.S_ISREG(seen.st_mode)
+        self._size = seen.st_size if self._regular else 0
+        if self._size and _last_byte(self._path) not in (b"", b"\n"):
+            with suppress(OSError):  # a full disk shows soon enough
+                self._size += os.write(descriptor, b"\n")
+        return descriptor
 
 
 class OutputSink(DescriptorSink):
@@ -91,6 +121,16 @@ class OutputSink(DescriptorSink):
             self._socket.close()
         else:
             os.close(self._descriptor)
+
+
+def _last_byte(path: Path) -> bytes:
+    """Empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1)
+    except OSError:
+        return b""
 
 
 def _own(descriptor: int) -> int:

@@ -1,7 +1,8 @@
-"""The server's own certificate: where it comes from, what clients must trust for it, and its renewal while we run.
+"""The server's own certificate: where it comes from, what clients must trust for it, and its renewal while we run; and
+the contexts of the two doors, the users' with the authorities whose client certificates it takes.
 
-Contexts are made once, since the listeners hold them; a new certificate is loaded into them, and counts for the
-handshakes from then on.
+The listeners hold one context each. Into the agents' one a new certificate is loaded; the users' one leads each
+handshake to the newest of its kind, because authorities can be added to a context, but not removed.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from auth.statefile import write_private
 from auth.watched import Watched
+from auth.x509 import is_authority
+from gateway.clienttrust import ClientTrust
 from gateway.config import TlsConfig
-from gateway.listener import TlsFiles, server_context
+from gateway.listener import TlsFiles, replaceable, server_context
 from gateway.state import State
 
-_Mark: TypeAlias = tuple[tuple[int, int, int], ...]
+_Mark: TypeAlias = tuple[tuple[tuple[int, int, int], ...], bytes]
 _AT_MOST_EVERY = 3600.0
 """Seconds. Where the platform's CA is about to expire, so is all that it signs."""
 
@@ -30,26 +33,41 @@ class Certificates:
     thirds of its life.
     """
 
-    def __init__(self, tls: TlsConfig, names: tuple[str, ...], state: State, now: float) -> None:
-        """:raises OSError: a file cannot be used (ssl.SSLError is one)."""
+    def __init__(
+        self, tls: TlsConfig, names: tuple[str, ...], state: State, now: float, trust: ClientTrust | None = None
+    ) -> None:
+        """`trust` says whose client certificates users may show; without it, the platform's. It is polled by others,
+        and before this one.
+
+        :raises OSError: a file cannot be used (ssl.SSLError is one).
+        """
         self._state = state
         self._names = names
         self._renew_at = float("inf")
-        client_ca = state.directory / "ca.crt"
-        write_private(client_ca, state.authority(now).certificate_pem)
+        self._platform = state.authority(now).certificate_pem
+        self._trust = trust
+        write_private(state.directory / "ca.crt", self._platform)
+        self._own = tls.certificate is None or tls.key is None
         if tls.certificate is not None and tls.key is not None:
-            self._files = TlsFiles(tls.certificate, tls.key, client_ca)
+            self._files = TlsFiles(tls.certificate, tls.key)
         else:
-            self._files = TlsFiles(state.server_certificate_file, state.server_certificate_file, client_ca)
+            self._files = TlsFiles(state.server_certificate_file, state.server_certificate_file)
             self._issue(now)
+        self._announced_ca, self._announced = tls.announced_ca, b""
         known = self._mark()
-        self.users = server_context(self._files)
-        self.agents = server_context(TlsFiles(self._files.certificate, self._files.key))
+        self._newest = self._made()
+        self.users = replaceable(self._made(), lambda: self._newest)
+        self.agents = server_context(self._files, state.agents_authority(now).certificate_pem)
         self._tell_trust()
-        self._watched: Watched[_Mark, None] = Watched(self._mark, self._try, self._load, known=known)
+        self._watched: Watched[_Mark, ssl.SSLContext] = Watched(self._mark, self._made, self._load, known=known)
+
+    @property
+    def trust(self) -> str:
+        """PEM of what agents shall trust: the authority of the server's certificate, and of its next one."""
+        return (self._trusted + self._announced).decode("ascii")
 
     def poll(self, now: float) -> bool:
-        """Renews and loads what is due. True where a new certificate is shown from now on.
+        """Renews and loads what is due. True where handshakes go another way from now on.
 
         :raises OSError: the files do not fit together (yet); the old certificate stays.
         """
@@ -64,23 +82,41 @@ class Certificates:
         self._renew_at = now + max(life * 2 / 3, _AT_MOST_EVERY)
 
     def _mark(self) -> _Mark:
-        seen = [path.stat() for path in (self._files.certificate, self._files.key)]
-        return tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in seen)
+        files = (self._files.certificate, self._files.key, self._announced_ca)
+        seen = [path.stat() for path in files if path is not None]
+        return tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in seen), self._client_cas()
 
-    def _try(self) -> None:
-        """On a context of nobody's: one that is in use would be left with a certificate and another one's key."""
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._files.certificate, self._files.key)
+    def _client_cas(self) -> bytes:
+        return self._platform if self._trust is None else self._trust.pem
 
-    def _load(self, _: None) -> None:
-        for context in (self.users, self.agents):
-            context.load_cert_chain(self._files.certificate, self._files.key)
+    def _made(self) -> ssl.SSLContext:
+        """A users' context of what there is now. That it can be made shows that the files fit together: a context in
+        use would be left with a certificate and another one's key.
+        """
+        return server_context(self._files, self._client_cas())
+
+    def _load(self, newest: ssl.SSLContext) -> None:
+        self._newest = newest
+        self.agents.load_cert_chain(self._files.certificate, self._files.key)
         self._tell_trust()
 
     def _tell_trust(self) -> None:
-        own = self._files.certificate == self._state.server_certificate_file
-        platform = self._files.client_ca
-        trusted = platform.read_bytes() if own and platform is not None else root_of(self._files.certificate)
-        write_private(self._state.server_ca, trusted)
+        self._trusted = self._platform if self._own else root_of(self._files.certificate)
+        self._announced = _authorities(self._announced_ca)
+        write_private(self._state.server_ca, self._trusted)
+
+
+def _authorities(path: Path | None) -> bytes:
+    """Its CA certificates. Raises OSError where it holds anything else: an agent would drop its welcome for it."""
+    if path is None:
+        return b""
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except ValueError:
+        raise OSError(f"tls.announcedCa, {path}: not a bundle of certificates in PEM") from None
+    if not all(is_authority(one) for one in found):
+        raise OSError(f"tls.announcedCa, {path}: holds a certificate that is no authority's")
+    return b"".join(one.public_bytes(Encoding.PEM) for one in found)
 
 
 def root_of(chain: Path) -> bytes:

@@ -19,9 +19,17 @@ from typing import Any, get_type_hints
 import yaml
 
 from auth.yamlnodes import Value, YamlError, read_document
+from gateway.auditsettings import AuditSettings
+from gateway.credentialsettings import CertificatesConfig, FrontProxyConfig, TokensConfig
+from gateway.enrolments import EnrolmentSettings
+from gateway.hubsettings import AutoJoinSettings, HubSettings
 from gateway.limits import DoorLimits, DoorTimeouts
+from gateway.recordingsettings import RecordingSettings
+from gateway.serviceaccounts import ServiceAccountSettings
+from gateway.wellknownapi import LoginSettings
 
 ENVIRONMENT = "KULVERT_"
+AUTHENTICATORS = ("front-proxy", "certificate", "token", "cluster", "oidc", "hub")
 _UPPER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -35,6 +43,21 @@ class TlsConfig:
 
     certificate: Path | None = None
     key: Path | None = None
+    client_ca: Path | None = None
+    """Further authorities of users' certificates, beside the platform's own."""
+    client_crl: Path | None = None
+    announced_ca: Path | None = None
+    """The authority of the server's next certificate: agents hear of it before it is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticationConfig:
+    """How users are known."""
+
+    order: tuple[str, ...] = AUTHENTICATORS
+    """The first that knows a credential decides."""
+    config: Path | None = None
+    """Kubernetes' AuthenticationConfiguration: the OIDC issuers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +72,23 @@ class ServerConfig:
     """NAME.DOMAIN leads to cluster NAME. It must be a domain for clusters alone, not the gateway's own parent."""
     state_dir: Path = Path("/var/lib/kulvert")
     grants: Path | None = None
-    audit: str = ""
-    """A file, `-` for standard output, or `none`; empty: audit.log in the state directory."""
     server_id: str = "kulvert"
     """This server's name in the challenge to its agents (docs/protocol.md, 3)."""
     metrics_group: str = "kulvert:admins"
+    admin_groups: tuple[str, ...] = ("kulvert:admins",)
+    """Platform administrators: they may change all grants and clusters."""
     tls: TlsConfig = field(default_factory=TlsConfig)
+    authentication: AuthenticationConfig = field(default_factory=AuthenticationConfig)
+    front_proxy: FrontProxyConfig = field(default_factory=FrontProxyConfig)
+    certificates: CertificatesConfig = field(default_factory=CertificatesConfig)
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+    login: LoginSettings = field(default_factory=LoginSettings)
+    hub: HubSettings = field(default_factory=HubSettings)
+    auto_join: AutoJoinSettings = field(default_factory=AutoJoinSettings)
+    enrolment: EnrolmentSettings = field(default_factory=EnrolmentSettings)
+    service_accounts: ServiceAccountSettings = field(default_factory=ServiceAccountSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    recording: RecordingSettings = field(default_factory=RecordingSettings)
     limits: DoorLimits = field(default_factory=DoorLimits)
     timeouts: DoorTimeouts = field(default_factory=DoorTimeouts)
 
@@ -68,6 +102,30 @@ class ServerConfig:
             raise ConfigError("listen and agentsListen each need at least one HOST:PORT")
         if not self.names:
             raise ConfigError("names is empty: name the host names and addresses that clients dial")
+        for problem in self._problems():
+            raise ConfigError(problem)
+
+    def _problems(self) -> Iterator[str]:
+        order, known = self.authentication.order, set(AUTHENTICATORS)
+        if not order or len(set(order)) < len(order) or not known.issuperset(order):
+            yield f"authentication.order names each of {', '.join(AUTHENTICATORS)} once at most, and at least one"
+        if not self.hub.wanted and (self.hub.token_review or self.hub.grants or self.hub.access_review):
+            yield "hub.tokenReview, hub.grants and hub.accessReview need a hub: set hub.kubeconfig or hub.inCluster"
+        if not self.hub.wanted and (self.auto_join.enabled or self.service_accounts.secret_namespaces):
+            yield "autoJoin and serviceAccounts.secretNamespaces need a hub: set hub.kubeconfig or hub.inCluster"
+        yield from self.auto_join.problems()
+        if self.hub.wanted and not self.hub.audiences:
+            yield "hub.audiences is empty: name what tokens of the hub's service accounts are to be for"
+        if self.tokens.lifetime > 86_400.0:
+            yield "tokens.lifetime is more than a day (86400)"
+        if self.tokens.issuer and not self.tokens.issuer.startswith("https://"):
+            yield f"tokens.issuer {self.tokens.issuer!r} is no https:// address"
+        if not self.admin_groups:
+            yield "adminGroups is empty: nobody could change a grant"
+        if (login := self.login.problem()) is not None:
+            yield login
+        yield from self.audit.problems()
+        yield from self.enrolment.problems()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +250,8 @@ def _of_node(value: Value, setting: Setting) -> Any:
 
 def _parsed(setting: Setting, text: str, where: str) -> Any:
     try:
+        if text == "0" and setting.kind is int and setting.default == 0:
+            return 0  # what is off by default can be said to be
         return _PARSERS[setting.kind](text)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
@@ -201,6 +261,12 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise ValueError(f"{text!r} is no positive whole number")
     return int(text)
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text == "true"
 
 
 def _seconds(text: str) -> float:
@@ -222,6 +288,7 @@ def _list(text: str) -> tuple[str, ...]:
 _PARSERS: dict[Any, Callable[[str], Any]] = {
     str: str,
     int: _positive,
+    bool: _flag,
     float: _seconds,
     Path: _path,
     Path | None: _path,

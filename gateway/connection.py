@@ -165,6 +165,14 @@ class ClientConnection(Writing, asyncio.Protocol):
         self._send(passage, data)
         return b""
 
+    def _tapped(self, data: bytes) -> bytes:
+        passage = self.passage
+        assert passage is not None
+        assert passage.tap is not None
+        if passage.seen(passage.tap.from_client, data):
+            self._send(passage, data)
+        return b""
+
     def _skipping(self, data: bytes) -> bytes:
         """The body of a request that was answered without it, and is known to be here whole."""
         body = self._body
@@ -197,7 +205,15 @@ class ClientConnection(Writing, asyncio.Protocol):
 
     def hijack(self) -> None:
         """A checked 101: bytes are opaque from here on, those that came early too."""
-        self._enter(ClientConnection._hijacked, _NEVER)
+        tapped = self.passage is not None and self.passage.tap is not None
+        self._enter(ClientConnection._tapped if tapped else ClientConnection._hijacked, _NEVER)
+
+    def withhold(self, patience: float) -> None:
+        """The stream is being ended: what its client sends goes nowhere. `Passage.leave` is called after a while."""
+        self._state, self._held = ClientConnection._drop, b""
+        self.deadline = min(self.deadline, self._door.now + patience)
+        self._full = False
+        self._pace()
 
     def writable(self) -> None:
         """The exchange takes bytes again."""
@@ -269,6 +285,8 @@ class ClientConnection(Writing, asyncio.Protocol):
                 self._refuse(HeadError("the request's head did not arrive in time", 408))
             else:
                 self.close()
+        elif passage.leaving is not None:
+            passage.leave()
         elif self._state is not ClientConnection._reading_body:
             self.abort()
             if self._done:
@@ -391,7 +409,7 @@ class ClientConnection(Writing, asyncio.Protocol):
         passage = self.passage
         if passage is None:
             return
-        if not (passage.hijacked and clean):
+        if passage.leaving is not None or not (passage.hijacked and clean):
             self.passage = None
             self._state = ClientConnection._drop
             passage.abandoned()

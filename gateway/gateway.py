@@ -14,17 +14,21 @@ from types import TracebackType
 from aiohttp import web
 from prometheus_client.registry import Collector
 
+from auth.frontproxy import FrontProxies
 from gateway.audittrail import AuditTrail
 from gateway.clusters import Clusters
+from gateway.credentials import no_front_proxies
 from gateway.door import Door
 from gateway.handover import Handover
 from gateway.limits import DoorLimits, DoorTimeouts
 from gateway.listener import Listener
 from gateway.management import Attached, Check, Management
 from gateway.metrics import Traffic, TrafficCollector, registry_of
+from gateway.passage import Passage
 from gateway.pipeline import Authenticate, Decide, Pipeline
-from gateway.registry import ClusterRegistry
+from gateway.registry import Cluster, ClusterRegistry
 from gateway.route import Router
+from gateway.settling import Settling
 from tunnel.batch import Batch
 
 _log = logging.getLogger(__name__)
@@ -48,8 +52,13 @@ class GatewayParts:
     domain: str = ""
     attached: Callable[[str], Attached] = lambda _cluster: Attached()
     checks: Mapping[str, Check] = field(default_factory=dict)
+    warnings: Mapping[str, Check] = field(default_factory=dict)
+    shown: Callable[[Cluster], Mapping[str, object]] | None = None
     collectors: tuple[Collector, ...] = ()
     metrics_group: str = "kulvert:admins"
+    routes: tuple[web.RouteDef, ...] = ()
+    front: Callable[[], FrontProxies | None] = no_front_proxies
+    prepare: Callable[[Passage], None] = lambda _passage: None
     limits: DoorLimits = field(default_factory=DoorLimits)
     timeouts: DoorTimeouts = field(default_factory=DoorTimeouts)
 
@@ -62,6 +71,7 @@ class Gateway:
         self.traffic = Traffic()
         self.listeners: list[Listener] = []
         self.draining = False
+        self._settling = Settling()
         self._runner: web.AppRunner | None = None
         self._pipeline: Pipeline | None = None
         self._clockwork: asyncio.TimerHandle | None = None
@@ -90,6 +100,7 @@ class Gateway:
             await listener.stop()
         if self._clockwork is not None:
             self._clockwork.cancel()
+        await self._settling.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -108,7 +119,17 @@ class Gateway:
         metrics = registry_of([TrafficCollector(self.traffic, doors), *parts.collectors])
         checks = {"shutdown": lambda: "draining" if self.draining else None, **parts.checks}
         management = Management(
-            parts.registry, parts.grants, parts.attached, metrics, checks, parts.version, parts.metrics_group
+            parts.registry,
+            parts.grants,
+            parts.attached,
+            metrics,
+            checks,
+            parts.version,
+            parts.wall,
+            parts.metrics_group,
+            parts.routes,
+            parts.warnings,
+            parts.shown,
         )
         app = management.application()
         self._runner = web.AppRunner(
@@ -130,10 +151,13 @@ class Gateway:
             management=handover,
             audit=parts.audit,
             traffic=self.traffic,
+            settling=self._settling,
             clock=parts.clock,
             wall=parts.wall,
             large_body=parts.limits.large_body,
             on_bug=lambda error: _log.error("a request met a bug", exc_info=error),
+            front=parts.front,
+            prepare=parts.prepare,
         )
 
     def _make_listener(self, pipeline: Pipeline, sock: socket.socket) -> Listener:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from aiohttp import web
@@ -30,11 +30,14 @@ _NOT_HANDED_OVER = frozenset((b"authorization", b"expect", b"content-length", b"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks the application. `identity` is None on the public paths alone."""
+    """Who asks the application. `identity` is None on the public paths alone. `notes` are what the audit record is to
+    say besides, under `kulvert.dev/…`.
+    """
 
     identity: Identity | None
     address: str
     audit_id: str
+    notes: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 def caller_of(request: web.BaseRequest) -> Caller:
@@ -62,6 +65,8 @@ class Handover:
 
 class AppExchange:
     """One request at the application (tunnel.ports.Exchange)."""
+
+    agent = ""
 
     def __init__(
         self,

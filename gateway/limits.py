@@ -45,8 +45,13 @@ class DoorTimeouts:
     """Without a byte taken of what was written before a close. A pager may stand still at the end of a stream."""
     flush: float = 10.0
     """For the last bytes of a hijacked stream whose client has gone."""
-    recheck: float = 10.0
-    """How often a live stream's user is authenticated and authorised anew."""
+    recheck: float = 5.0
+    """How often a live stream's user is authenticated and authorised anew.
+
+    What is taken away ends its streams within 30 s: an answer is remembered for 10 (`wiring.authentication.KNOWN_FOR`),
+    5 pass until the next look, 5 while it asks whoever knows (`settling.PATIENCE`), and the hub remembers tokens for 10
+    itself. What Kulvert keeps or reads (grants, revocations, authorities) counts at the first look after it was read.
+    """
     sweep: float = 1.0
     drain: float = 25.0
     """Shorter than Kubernetes' grace of 30 s, after which what is left would be killed, with its audit records."""

@@ -22,15 +22,16 @@ reads slowly. A client without progress is ended by the sweep (`gateway.connecti
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files: the server's chain and key, and the authorities of users' certificates."""
+    """PEM files: the server's chain and key, and the authorities of clients' certificates."""
 
     certificate: Path
     key: Path
     client_ca: Path | None = None
 
 
-def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """TLS 1.2 or newer; client certificates are optional, but one that is shown must be of a known authority.
+def server_context(files: TlsFiles, client_cas: bytes = b"") -> ssl.SSLContext:
+    """TLS 1.2 or newer; client certificates are optional, but one that is shown must be of a known authority:
+    `files.client_ca` and the PEM in `client_cas`.
 
     Raises OSError or ssl.SSLError where a file cannot be used.
     """
@@ -39,9 +40,26 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context.load_cert_chain(files.certificate, files.key)
     if files.client_ca is not None:
         context.load_verify_locations(files.client_ca)
+    if client_cas:
+        context.load_verify_locations(cadata=client_cas.decode("ascii"))
+    if files.client_ca is not None or client_cas:
         context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    return context
+
+
+def replaceable(context: ssl.SSLContext, newest: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """The context, for a listener to hold; each handshake takes certificate and authorities from the newest one.
+
+    A context's authorities only grow, so that one which was removed would be trusted until the next start. Both must
+    ask for client certificates alike: that much is fixed when a handshake begins.
+    """
+
+    def choose(tls: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        tls.context = newest()
+
+    context.sni_callback = choose  # called without a server name, too
     return context
 
 

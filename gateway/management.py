@@ -5,15 +5,17 @@ The pipeline has authenticated whoever gets here, but for the public health path
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import orjson
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from auth.authenticator import AuthenticationUnavailable
 from auth.identity import Identity
 from gateway import status
 from gateway.failures import Refused
@@ -21,9 +23,12 @@ from gateway.handover import Caller, caller_of
 from gateway.metrics import exposition
 from gateway.pipeline import Decide
 from gateway.registry import Cluster, ClusterRegistry
+from gateway.settling import settled
 
 API_VERSION = "kulvert.dev/v1alpha1"
 CLUSTERS = f"/apis/{API_VERSION}/clusters"
+AT_ONCE = 64
+"""Clusters of a list about which the hub is asked at a time: one after the other, thousands take minutes."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _log = logging.getLogger(__name__)
@@ -51,7 +56,14 @@ class Management:
     metrics: CollectorRegistry
     checks: Mapping[str, Check]
     version: str
+    wall: Callable[[], float]
     metrics_group: str = "kulvert:admins"
+    routes: Iterable[web.RouteDef] = ()
+    """Further endpoints, of modules of their own."""
+    warnings: Mapping[str, Check] = field(default_factory=dict)
+    """Checks of what this process can do without for a while: their failure is shown, and takes no replica out."""
+    shown: Callable[[Cluster], Mapping[str, object]] | None = None
+    """A cluster as the API shows it."""
 
     def application(self) -> web.Application:
         """The application, for `web.AppRunner`. It answers every error as a Status."""
@@ -62,6 +74,7 @@ class Management:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/version", self._version)
         app.router.add_get(CLUSTERS, self._clusters)
+        app.router.add_routes(self.routes)
         return app
 
     # --- health: public
@@ -71,7 +84,8 @@ class Management:
         return _health(request, {"ping": None})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        return _health(request, {"ping": None} | {name: check() for name, check in self.checks.items()})
+        checks = {"ping": None} | {name: check() for name, check in self.checks.items()}
+        return _health(request, checks, {name: check() for name, check in self.warnings.items()})
 
     # --- for authenticated users
 
@@ -85,10 +99,20 @@ class Management:
 
     async def _clusters(self, request: web.Request) -> web.Response:
         """The clusters that the caller may reach, and nobody else's."""
-        identity = _identity(request)
-        allowed = [c for c in self.registry.list() if self.grants.decide(identity, c.name).allowed]
-        items = [_shown(cluster, self.attached(cluster.name)) for cluster in allowed]
+        identity, known = _identity(request), self.registry.list()
+        allowed: list[Cluster] = []
+        for at in range(0, len(known), AT_ONCE):
+            some = known[at : at + AT_ONCE]
+            reached = await asyncio.gather(*(self._reached(identity, cluster) for cluster in some))
+            allowed += [cluster for cluster, may in zip(some, reached, strict=True) if may]
+        shown = self.shown or (lambda cluster: _shown(cluster, self.attached(cluster.name)))
+        items = [shown(cluster) for cluster in allowed]
         return _json({"apiVersion": API_VERSION, "kind": "ClusterList", "metadata": {}, "items": items})
+
+    async def _reached(self, identity: Identity, cluster: Cluster) -> bool:
+        now = self.wall()
+        decision = await settled(lambda: self.grants.decide(identity, cluster.name, now, None, cluster.labels))
+        return decision.allowed
 
 
 def _identity(request: web.Request) -> Identity:
@@ -98,13 +122,16 @@ def _identity(request: web.Request) -> Identity:
     return identity
 
 
-def _health(request: web.Request, checks: Mapping[str, str | None]) -> web.Response:
-    """As kube-apiserver writes it: `ok`, or a line for each check."""
+def _health(
+    request: web.Request, checks: Mapping[str, str | None], warnings: Mapping[str, str | None] | None = None
+) -> web.Response:
+    """As kube-apiserver writes it: `ok`, or a line for each check; what only warns is shown there too."""
     failed = [name for name, problem in checks.items() if problem is not None]
     code = 503 if failed else 200
     if not failed and "verbose" not in request.query:
         return web.Response(text="ok", status=code)
     lines = [f"[+]{name} ok" if problem is None else f"[-]{name} failed: {problem}" for name, problem in checks.items()]
+    lines += [f"[!]{name} degraded: {problem}" for name, problem in (warnings or {}).items() if problem is not None]
     name = request.path.lstrip("/")
     return web.Response(text="\n".join([*lines, f"{name} check {'failed' if failed else 'passed'}", ""]), status=code)
 
@@ -140,6 +167,8 @@ async def _as_status(
         return await handler(request)
     except Refused as refused:
         return _refused(refused, caller)
+    except AuthenticationUnavailable as unavailable:
+        return _refused(Refused(status.AUTHENTICATION_UNAVAILABLE, unavailable.reason, retry_after=1), caller)
     except web.HTTPNotFound:
         return _refused(Refused(status.PATH_NOT_FOUND), caller)
     except web.HTTPException as error:

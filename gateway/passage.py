@@ -8,10 +8,15 @@ connection nor end an answer in a way that passes for whole when it is not.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.delimiting import Delimiting, delimit
 from gateway.downstreamhead import REASONS, render_answer, trailers_of
+from gateway.failures import Refused
+from gateway.streamtap import StreamTap, TapFailed
+from gateway.websocketfarewell import GRACE, Farewell, farewell_of
+from gateway.withdrawal import Withdrawal
 from tunnel.body import LAST_CHUNK, chunk_head, encode_last_chunk
 from tunnel.errors import ExchangeReset, HeadError, Hop, Reason
 from tunnel.head import RequestHead, render_response_head
@@ -21,9 +26,9 @@ if TYPE_CHECKING:
     from auth.decision import Decision
     from auth.identity import Identity
     from gateway.peer import Peer
-    from gateway.requestinfo import RequestInfo
     from gateway.route import Route
     from tunnel.impersonate import Impersonation
+    from tunnel.requestinfo import RequestInfo
 
 
 class Outcome(enum.Enum):
@@ -44,6 +49,7 @@ class Client(Protocol):
     def owe(self, count: int) -> None: ...
     def proceed(self) -> None: ...
     def hijack(self) -> None: ...
+    def withhold(self, patience: float) -> None: ...
     def writable(self) -> None: ...
     def finished(self, *, keep: bool, request_ended: bool) -> None: ...
     def cut(self, *, clean: bool) -> None: ...
@@ -68,10 +74,10 @@ class Passage:
     """See above. The connection makes one for each request."""
 
     __slots__ = (
-        "_left", "_mode", "_over", "allowed", "answered", "audit_id", "audited", "block", "client", "cluster",
-        "code", "decision", "error", "exchange", "head", "hijacked", "identity", "impersonated", "info", "keep",
-        "owner", "proxied", "reason", "received", "request_bytes", "request_ended", "response_bytes", "route",
-        "started", "tries", "whole",
+        "_left", "_mode", "_over", "agent", "allowed", "answered", "audit_id", "audited", "block", "client",
+        "cluster", "code", "decision", "error", "exchange", "farewell", "head", "hijacked", "identity",
+        "impersonated", "info", "keep", "leaving", "notes", "owner", "proxied", "reason", "received", "request_bytes",
+        "request_ended", "response_bytes", "route", "started", "tap", "tries", "whole",
     )  # fmt: skip
 
     def __init__(self, client: Client, owner: Owner, head: RequestHead, whole: bool) -> None:
@@ -91,10 +97,8 @@ class Passage:
         self.started = self.received = 0.0
         self.audited = True
         self.allowed = False
-        self.reason = ""
-        self.audit_id = ""
+        self.reason = self.audit_id = self.cluster = self.agent = ""
         self.route: Route | None = None
-        self.cluster = ""
         self.info: RequestInfo | None = None
         self.identity: Identity | None = None
         self.decision: Decision | None = None
@@ -102,12 +106,25 @@ class Passage:
         self.proxied = b""
         self.block: RequestBlock | None = None
         self.error: ExchangeReset | None = None
+        self.notes: dict[str, str] | None = None
+        """What the management application has for the audit record."""
+        self.tap: StreamTap | None = None
+        """Who looks on, should this become a hijacked stream."""
+        self.farewell: Farewell | None = None
+        self.leaving: Withdrawal | None = None
+        """This stream is being ended: its client gets the rest of a message, and the cluster nothing more."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, one way or another."""
+        return self._over
 
     # --- the pipeline's calls
 
     def opened(self, exchange: Exchange) -> None:
         """An exchange takes this request: the body may go to it."""
         self.exchange = exchange
+        self.agent = exchange.agent
         self.client.proceed()
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
@@ -159,6 +176,13 @@ class Passage:
             self.fail(Reason.BAD_RESPONSE, "a body where there can be none")
             return
         else:
+            if self.tap is not None and not self.seen(self.tap.from_cluster, data):
+                return
+            if self.leaving is not None:
+                self._finish(data)
+                return
+            if self.farewell is not None:
+                self.farewell.feed(data)
             client.write(data)
         client.owe(size)
 
@@ -182,8 +206,11 @@ class Passage:
         """See tunnel.ports.ResponseSink."""
         if self._over:
             return
-        self.error = error
         self.exchange = None
+        if self.leaving is not None:
+            self.leave()
+            return
+        self.error = error
         if self.answered:
             self._cut()
         else:
@@ -195,6 +222,16 @@ class Passage:
             self.client.writable()
 
     # --- the connection's calls
+
+    def seen(self, look: Callable[[bytes], None], data: bytes) -> bool:
+        """Shows opaque bytes to the tap, before they go on. False: they must not, and the stream was cut."""
+        if self.hijacked:
+            try:
+                look(data)
+            except TapFailed as failed:
+                self.fail(Reason.CANCELLED, str(failed))
+                return False
+        return True
 
     def abandoned(self) -> None:
         """The client is gone: so is its exchange, at once."""
@@ -213,6 +250,40 @@ class Passage:
         """Give the exchange up from our side, and answer accordingly."""
         self._cancel(Hop.GATEWAY, reason, message)
         self.on_reset(ExchangeReset(Hop.GATEWAY, reason, message))
+
+    def withdraw(self, refused: Refused) -> None:
+        """Its user may not have this any more. A WebSocket's frame that has begun is ended first, if that is soon."""
+        if self._over or self.leaving is not None:
+            return
+        withdrawal = Withdrawal.of(refused, self.audit_id)
+        self.reason = withdrawal.reason
+        if self.answered:
+            self.leaving = withdrawal
+            if self.farewell is not None and self.farewell.frames.midway:
+                self.client.withhold(GRACE)
+            else:
+                self.leave()
+        else:
+            answer = withdrawal.answer
+            self._cancel(Hop.GATEWAY, Reason.CANCELLED, withdrawal.reason)
+            self.answer(answer.code, answer.headers, answer.body)
+
+    def leave(self) -> None:
+        """The end of a stream that is withdrawn, whether its last message is whole or not."""
+        withdrawal, self.leaving = self.leaving, None
+        if withdrawal is None or self._over:
+            return
+        answer = withdrawal.answer
+        words = self.farewell.words(answer.body, answer.message) if self.farewell is not None else b""
+        if words:
+            self.client.write(words)
+        self._cancel(Hop.GATEWAY, Reason.CANCELLED, withdrawal.reason)
+        self.error = ExchangeReset(Hop.GATEWAY, Reason.CANCELLED, withdrawal.reason)
+        if words:  # its client has time to read them, and to close
+            self._end(Outcome.CUT)
+            self.client.finished(keep=False, request_ended=False)
+        else:
+            self._cut()
 
     def bug(self) -> None:
         """Our own code failed on this request: it ends here, and the connection with it."""
@@ -233,11 +304,15 @@ class Passage:
         if upgrade is None or self.answered or [value.lower() for value in theirs] != [upgrade]:
             raise HeadError("a 101 that was not asked for", 502)
         assert self.route is not None
+        if self.tap is not None:
+            self.tap.begin(head)
         own = [(b"connection", b"Upgrade"), (b"upgrade", theirs[0])]
         data = render_answer(head, self.route, self.proxied, own, self.owner.date)
         self.code, self.answered, self.hijacked = 101, True, True
         self.request_ended = False
         self._mode = Delimiting.OPAQUE
+        if upgrade == b"websocket" and self.info is not None:
+            self.farewell = farewell_of(self.info.subresource, head.headers)
         self.owner.began(self)
         self.client.write(data)
         self.client.hijack()
@@ -288,6 +363,17 @@ class Passage:
         self._end(Outcome.CUT)
         self.client.cut(clean=self._mode is not Delimiting.CLOSE)
 
+    def _finish(self, data: bytes) -> None:
+        """The rest of a message, behind which there is a place for a farewell."""
+        assert self.farewell is not None
+        rest = data[: self.farewell.frames.finish(data)]
+        self.response_bytes -= len(data) - len(rest)
+        if rest:
+            self.client.write(rest)
+            self.client.owe(len(rest))
+        if not self.farewell.frames.midway:
+            self.leave()
+
     def _cancel(self, hop: Hop, reason: Reason, message: str) -> None:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
@@ -296,4 +382,6 @@ class Passage:
     def _end(self, outcome: Outcome) -> None:
         self._over = True
         self.exchange = None  # it holds us as its sink
+        if self.tap is not None:
+            self.tap.end()
         self.owner.ended(self, outcome)

@@ -3,7 +3,9 @@
     route → authenticate → authorise → look the cluster up → build the upstream head → impersonate → open → audit
 
 Every step decides synchronously, from memory, and raises `Refused` where it cannot say yes: whatever is not established
-(identity, grant, header, audit) ends in a Kubernetes `Status`, never in a request that goes on without it.
+(identity, grant, header, audit) ends in a Kubernetes `Status`, never in a request that goes on without it. Where memory
+has no answer yet (a token that its issuer has to confirm), a step raises `Undecided`: the request waits, and is decided
+again from the beginning.
 
 Who learns what: without credentials one learns nothing (401 everywhere, but for the public paths); without a grant one
 learns nothing about a cluster (403, whether it exists or not); with one, a name that does not exist is a 404.
@@ -12,48 +14,62 @@ learns nothing about a cluster (403, whether it exists or not); with one, a name
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import replace
+from typing import Protocol, TypeAlias
 
-from auth.authenticator import AuthenticationFailed
+from auth import x509
+from auth.attributes import Attributes
+from auth.authenticator import AuthenticationFailed, AuthenticationUnavailable, Undecided
 from auth.decision import Decision
+from auth.frontproxy import FrontProxies
 from auth.identity import Credentials, Identity
 from auth.impersonation import requested_headers
 from gateway import failures, status
 from gateway.audittrail import AuditTrail
 from gateway.clusters import Clusters
-from gateway.credentials import authorization_of
+from gateway.conditions import check_registered
+from gateway.credentials import credentials_of, no_front_proxies
 from gateway.failures import Refused
 from gateway.handover import Caller, Handover
 from gateway.metrics import Traffic
 from gateway.passage import Outcome, Passage
 from gateway.peer import Peer
 from gateway.registry import Cluster
-from gateway.requestinfo import RequestInfo, request_info
 from gateway.retry import may_retry
 from gateway.route import Route, Router, proxied_prefix
+from gateway.settling import ROUNDS, Settling
 from gateway.upstreamhead import sorted_once, upstream_headers
+from gateway.withdrawal import Withdrawal
 from stub.errors import StubError
 from tunnel.block import MAX_LINES
-from tunnel.errors import ExchangeReset, HeadError, Reason
+from tunnel.errors import ExchangeReset, HeadError
 from tunnel.head import FramingKind, RequestHead, render_response_head
 from tunnel.impersonate import ImpersonationRefused, Pairs
 from tunnel.ports import Headers, RequestBlock
+from tunnel.requestinfo import RequestInfo, request_info
 
-PUBLIC = frozenset((b"/healthz", b"/livez", b"/readyz"))
+PUBLIC = frozenset((
+    b"/healthz", b"/livez", b"/readyz",
+    b"/openid/v1/jwks", b"/.well-known/openid-configuration", b"/.well-known/kulvert-configuration",
+))  # fmt: skip
 """All that is served without credentials."""
 UPGRADES = frozenset((b"spdy/3.1", b"websocket"))
+_ASKED_IN_VAIN = "those who know do not answer, or too many wait for them"
+Labels: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class Authenticate(Protocol):
     """auth.chain.AuthenticatorChain."""
 
-    def authenticate(self, credentials: Credentials, now: float) -> Identity: ...
+    def authenticate(self, credentials: Credentials, now: float, cluster: str) -> Identity: ...
 
 
 class Decide(Protocol):
-    """auth.grants.Decisions, or whatever holds the newest of them."""
+    """auth.grants.Decisions, or whatever holds the newest of them. Without a request: whether any is allowed."""
 
-    def decide(self, identity: Identity, cluster: str) -> Decision: ...
+    def decide(
+        self, identity: Identity, cluster: str, now: float, request: Attributes | None = None, labels: Labels = ()
+    ) -> Decision: ...
 
 
 class Names(Protocol):
@@ -76,11 +92,15 @@ class Pipeline:
         management: Handover,
         audit: AuditTrail,
         traffic: Traffic,
+        settling: Settling,
         clock: Callable[[], float],
         wall: Callable[[], float],
         large_body: int,
         on_bug: Callable[[BaseException], None],
+        front: Callable[[], FrontProxies | None] = no_front_proxies,
+        prepare: Callable[[Passage], None] = lambda _passage: None,
     ) -> None:
+        """`front` gives the front proxies that are trusted; `prepare` puts a recorder on a session, or refuses it."""
         self._router = router
         self._authenticator = authenticator
         self._grants = grants
@@ -89,10 +109,13 @@ class Pipeline:
         self._management = management
         self._audit = audit
         self._traffic = traffic
+        self._settling = settling
         self._clock = clock
         self._wall = wall
         self._large_body = large_body
         self._on_bug = on_bug
+        self._front = front
+        self._prepare = prepare
         self.date = b""
 
     # --- a request
@@ -102,17 +125,28 @@ class Pipeline:
         self._traffic.in_flight += 1
         passage.started, passage.received = self._clock(), self._wall()
         passage.audit_id = self._audit.new_id()
+        self._decide(passage, ROUNDS)
+
+    def _decide(self, passage: Passage, rounds: int) -> None:
+        if passage.over:
+            return  # its client left while it waited
         try:
             self._serve(passage)
+        except Undecided as undecided:
+            if not rounds or not self._settling.wait(undecided, lambda: self._decide(passage, rounds - 1)):
+                self._refuse(passage, Refused(status.AUTHENTICATION_UNAVAILABLE, _ASKED_IN_VAIN, 1))
         except Refused as refused:
-            passage.reason = refused.detail or refused.failure.message
-            self._answer(passage, refused.answer(passage.audit_id))
+            self._refuse(passage, refused)
         except HeadError as refused:
             passage.reason = str(refused)
             self._answer(passage, failures.of_head(refused, passage.audit_id))
         except Exception as error:
             self._on_bug(error)
             passage.bug()
+
+    def _refuse(self, passage: Passage, refused: Refused) -> None:
+        passage.reason = Withdrawal.of(refused, passage.audit_id).reason
+        self._answer(passage, refused.answer(passage.audit_id))
 
     def _serve(self, passage: Passage) -> None:
         head = passage.head
@@ -121,15 +155,19 @@ class Pipeline:
             passage.audited = False
             return self._manage(passage, None)
         self._check_audit()
-        identity = passage.identity = self._authenticate(head, passage.client.peer, passage.received)
+        identity = passage.identity = self._authenticate(passage, route, self._wall())
+        _check_origin(head, identity)
         if route.cluster is None:
             return self._manage(passage, identity)
         info = passage.info = _info(head, route)
-        decision = passage.decision = self._authorise(identity, route.cluster)
+        decision = passage.decision = self._decision(identity, route.cluster, info, self._wall())
+        _check_allowed(decision)
         self._look_up(route.cluster)
         passage.cluster = route.cluster
         _check_upgrade(head)
         passage.block = self._upstream(passage, route, info, identity, decision)
+        if info.interactive:
+            self._prepare(passage)
         passage.allowed = True
         return self._open(passage)
 
@@ -137,21 +175,29 @@ class Pipeline:
         if not self._audit.ready():
             raise Refused(status.AUDIT_UNAVAILABLE, retry_after=1)
 
-    def _authenticate(self, head: RequestHead, peer: Peer, now: float) -> Identity:
+    def _authenticate(self, passage: Passage, route: Route, now: float) -> Identity:
         try:
-            return self._authenticator.authenticate(peer.credentials(authorization_of(head)), now)
+            credentials = credentials_of(passage.head, passage.client.peer, self._front)
+            return self._authenticator.authenticate(credentials, now, route.cluster or "")
+        except AuthenticationUnavailable as unavailable:
+            raise Refused(status.AUTHENTICATION_UNAVAILABLE, unavailable.reason, retry_after=1) from None
         except AuthenticationFailed as failed:
             raise Refused(status.UNAUTHENTICATED, failed.reason) from None
 
-    def _authorise(self, identity: Identity, cluster: str) -> Decision:
-        decision = self._grants.decide(identity, cluster)
-        if not decision.allowed:
-            raise Refused(status.FORBIDDEN, decision.reason)
-        return decision
+    def _decision(self, identity: Identity, cluster: str, info: RequestInfo | None, now: float) -> Decision:
+        """Kept where it is a no, too: the audit record names the rule."""
+        known = self._registry.get(cluster)
+        labels = known.labels if known is not None else ()
+        try:
+            return self._grants.decide(identity, cluster, now, info, labels)
+        except AuthenticationUnavailable as unavailable:
+            raise Refused(status.AUTHENTICATION_UNAVAILABLE, unavailable.reason, retry_after=1) from None
 
     def _look_up(self, cluster: str) -> None:
-        if self._registry.get(cluster) is None:
+        known = self._registry.get(cluster)
+        if known is None:
             raise Refused(status.CLUSTER_NOT_FOUND, cluster)
+        check_registered(known)
 
     def _upstream(
         self, passage: Passage, route: Route, info: RequestInfo, identity: Identity, decision: Decision
@@ -161,7 +207,10 @@ class Pipeline:
         proxied = passage.proxied = proxied_prefix(route.target) if info.subresource == "proxy" else b""
         inbound = sorted_once(head, bool(proxied), not route.by_path)
         as_whom = decision.headers
-        if inbound.impersonation:
+        if decision.pass_through:
+            shown = credentials_of(head, passage.client.peer, self._front)
+            as_whom = _credential(shown.bearer, inbound.impersonation)
+        elif inbound.impersonation:
             as_whom = _requested(passage, identity, decision, inbound.impersonation)
         headers = upstream_headers(
             inbound.headers, head, passage.client.peer.address, passage.audit_id.encode("ascii"), as_whom
@@ -170,7 +219,9 @@ class Pipeline:
             raise HeadError("more headers and groups than the link takes", 431)
         upgrade = head.upgrade is not None
         long = info.is_long_running or upgrade or self._is_large(head)
-        return RequestBlock(head.method, route.target, headers, passage.request_ended, long, upgrade)
+        return RequestBlock(
+            head.method, route.target, headers, passage.request_ended, long, upgrade, decision.pass_through
+        )
 
     def _is_large(self, head: RequestHead) -> bool:
         framing = head.framing
@@ -196,6 +247,7 @@ class Pipeline:
             raise Refused(status.FORBIDDEN, "Kulvert's own API knows no impersonation: leave out --as")
         passage.allowed = True
         caller = Caller(identity, passage.client.peer.address, passage.audit_id)
+        passage.notes = caller.notes
         passage.opened(self._management.open(head, caller, passage))
 
     # --- what can happen to it later
@@ -218,16 +270,40 @@ class Pipeline:
 
     def recheck(self, passage: Passage) -> None:
         """A stream lives as long as its user may have it, and as whom it was opened: see gateway.door.Handler."""
-        if passage.identity is None or passage.exchange is None:
+        self._recheck(passage, first=True)
+
+    def _recheck(self, passage: Passage, *, first: bool) -> None:
+        """`first`: a question may be asked. What is undecided after it is asked again by the next recheck."""
+        if passage.identity is None or passage.exchange is None or passage.route is None:
             return
         try:
-            identity = self._authenticate(passage.head, passage.client.peer, self._wall())
-            if passage.cluster:
-                decision = self._authorise(identity, passage.cluster)
-                self._look_up(passage.cluster)
-                _check_unchanged(passage.decision, decision)
+            self._check_again(passage, passage.route)
+        except Undecided as undecided:
+            if first:
+                self._settling.look_again(undecided, lambda: self._recheck(passage, first=False))
+            else:
+                self._withdraw(passage, Refused(status.AUTHENTICATION_UNAVAILABLE))
         except Refused as refused:
-            passage.fail(Reason.CANCELLED, refused.detail)
+            self._withdraw(passage, refused)
+        except Exception as error:  # others' streams are to be looked at, too; and of this one nobody knows
+            self._on_bug(error)
+            passage.bug()
+
+    def _check_again(self, passage: Passage, route: Route) -> None:
+        now = self._wall()
+        identity = self._authenticate(passage, route, now)
+        if passage.cluster:
+            decision = self._decision(identity, passage.cluster, passage.info, now)
+            _check_allowed(decision)
+            self._look_up(passage.cluster)
+            _check_unchanged(passage.decision, decision)
+
+    def _withdraw(self, passage: Passage, refused: Refused) -> None:
+        """An issuer that cannot be reached ends no stream: its user goes on until the credential's own end."""
+        identity = passage.identity
+        away = refused.failure is status.AUTHENTICATION_UNAVAILABLE
+        if not away or identity is None or identity.expires <= self._wall():
+            passage.withdraw(refused)
 
     def began(self, passage: Passage) -> None:
         """See gateway.passage.Owner."""
@@ -248,6 +324,8 @@ class Pipeline:
         verb = passage.info.verb if passage.info is not None else passage.head.method.decode("ascii").lower()
         traffic.count(passage.cluster, verb, passage.code, seconds, passage.request_bytes, passage.response_bytes, long)
         if passage.audited:
+            # The application authorises by itself, and says so by its answer.
+            passage.allowed = passage.allowed and (bool(passage.cluster) or passage.code not in (401, 403))
             self._audit.completed(passage)
 
     def refusal(self, peer: Peer, refused: HeadError) -> bytes:
@@ -271,13 +349,41 @@ class Pipeline:
 
 
 def _info(head: RequestHead, route: Route) -> RequestInfo:
+    """A request's meaning. An upgrade that is neither a watch nor a log gives a hand inside something."""
     path, _, query = route.target.partition(b"?")
-    return request_info(head.method.decode("ascii"), path, query)
+    info = request_info(head.method.decode("ascii"), path, query)
+    if head.upgrade is None or info.interactive or info.verb == "watch" or info.subresource == "log":
+        return info
+    return replace(info, interactive=True)
+
+
+def _check_origin(head: RequestHead, identity: Identity) -> None:
+    """A browser shows its user's certificate for the pages of any site, and asks nobody before it opens a WebSocket.
+    Other clients have no Origin, or say localhost (Go's x/net/websocket).
+    """
+    origin = head.get(b"origin")
+    if head.upgrade is None or origin is None or identity.source != x509.SOURCE:
+        return
+    site = origin.lower().partition(b"://")[2]
+    if site != (head.host or b"").lower() and site.partition(b":")[0] != b"localhost":
+        raise Refused(status.FORBIDDEN, "a page of another site asks with your certificate")
 
 
 def _check_upgrade(head: RequestHead) -> None:
     if head.upgrade is not None and head.upgrade not in UPGRADES:
         raise Refused(status.UPGRADE_REFUSED, "to a protocol that Kubernetes does not use")
+
+
+def _credential(bearer: str | None, asked: Headers) -> Pairs:
+    """A managed cluster's own service account: that cluster's authenticator decides, by the token checked here."""
+    if bearer is None or asked:
+        raise Refused(status.FORBIDDEN, "a service account of the cluster itself is passed through as it is: no --as")
+    return ((b"authorization", b"Bearer " + bearer.encode("ascii")),)
+
+
+def _check_allowed(decision: Decision) -> None:
+    if not decision.allowed:
+        raise Refused(status.FORBIDDEN, decision.reason)
 
 
 def _check_unchanged(before: Decision | None, now: Decision) -> None:
@@ -286,8 +392,8 @@ def _check_unchanged(before: Decision | None, now: Decision) -> None:
         raise Refused(status.FORBIDDEN, "your grant has changed: open the stream again")
 
 
-def _effect(decision: Decision) -> tuple[Pairs, frozenset[str], bool]:
-    return decision.headers, decision.allow_protected, decision.allow_user_impersonation
+def _effect(decision: Decision) -> tuple[object, ...]:
+    return decision.headers, decision.allow_protected, decision.allow_user_impersonation, decision.pass_through
 
 
 def _requested(passage: Passage, identity: Identity, decision: Decision, asked: Headers) -> Pairs:

@@ -1,60 +1,23 @@
-"""Which clusters there are: the port, and its store for a single server, an SQLite file.
-
-A request reads a dictionary and nothing else. The file is read when the registry opens, and again when
-`poll` sees that another process (the `kulvert` command) wrote to it; a write of our own goes through to the
-disk before it counts. All calls come from one thread; a write blocks it for one fsync, which an
-administrator's action may cost, and for `patience` where another process is writing.
-"""
+"""Which clusters there are: the port, and its store for a single server, in the server's SQLite file."""
 
 from __future__ import annotations
 
 import enum
-import json
 import logging
-import os
-import re
 import sqlite3
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from auth.jointoken import StoredJoinToken
-from auth.watched import Watched
+from gateway import clusterrows
+from gateway.cluster import MARKS, TERMINATING, Mark, checked_mark, marked, marks_of
+from gateway.cluster import Cluster as Cluster
+from gateway.conditions import Condition
+from gateway.database import Database
+from gateway.database import RegistryError as RegistryError
 
 _log = logging.getLogger(__name__)
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_MIGRATIONS = (
-    """
-    CREATE TABLE cluster (name TEXT PRIMARY KEY, uid TEXT, created REAL NOT NULL, labels TEXT NOT NULL)
-    STRICT; CREATE TABLE join_token (
-        id TEXT PRIMARY KEY, key BLOB NOT NULL, cluster TEXT NOT NULL, expires REAL NOT NULL
-    ) STRICT;
-    """,
-)
-
-
-class RegistryError(Exception):
-    """The registry refuses a change, or its file; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """A managed cluster. `uid` is None until the first agent's cluster has been pinned.
-
-    :raises RegistryError: the name is no DNS-1123 label (RFC 1123, at most 63 characters).
-    """
-
-    name: str
-    uid: str | None = None
-    created: float = 0.0
-    labels: tuple[tuple[str, str], ...] = ()
-
-    def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
-            raise RegistryError(f"{self.name!r} is no cluster name: use a-z, 0-9 and -, at most 63 characters")
 
 
 class Change(enum.Enum):
@@ -66,14 +29,6 @@ class Change(enum.Enum):
 
 
 Subscriber: TypeAlias = Callable[[Change, Cluster], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """All that the file holds."""
-
-    clusters: dict[str, Cluster]
-    tokens: dict[str, StoredJoinToken]
 
 
 class ClusterRegistry(Protocol):
@@ -104,33 +59,34 @@ class ClusterRegistry(Protocol):
         ...
 
 
+_SWITCH = "`kulvert cluster switch {} --to ID` gives the name to another one"
+
+
 class SqliteRegistry:
-    """`ClusterRegistry`, and the join tokens, in one SQLite file that its owner alone can read."""
+    """`ClusterRegistry` in one SQLite file that its owner alone can read."""
+
+    name = "clusters"
+    migrations = clusterrows.MIGRATIONS
 
     def __init__(self, path: Path, *, patience: float = 2.0) -> None:
-        """Opens or makes the file. `patience` is for another process's write; a server has little, since all wait
-        with it.
-
-        :raises RegistryError: the file is open to others, or of a later version.
-        """
-        _make_private(path)
-        self._database = sqlite3.connect(path, isolation_level=None)
-        try:
-            _prepare(self._database, patience)
-            with _refusing():
-                version = self._data_version()
-                content = self._read()
-        except BaseException:
-            self._database.close()
-            raise
-        self._clusters, self._tokens = content.clusters, content.tokens
-        self._watched = Watched(self._data_version, self._read, self._take, known=version)
+        """Opens or makes the file: see `gateway.database.Database`. :raises RegistryError: it cannot be used."""
+        self._clusters: dict[str, Cluster] = {}
         self._subscribers: dict[int, Subscriber] = {}
         self._next = 0
+        self.database = Database(path, patience=patience)
+        try:
+            self.database.open(self)
+        except BaseException:
+            self.database.close()
+            raise
 
     def close(self) -> None:
         """Closes the file; the registry is of no use afterwards."""
-        self._database.close()
+        self.database.close()
+
+    def poll(self) -> bool:
+        """See `Database.poll`."""
+        return self.database.poll()
 
     def get(self, name: str) -> Cluster | None:
         """See `ClusterRegistry`."""
@@ -141,42 +97,101 @@ class SqliteRegistry:
         return tuple(self._clusters[name] for name in sorted(self._clusters))
 
     def add(self, cluster: Cluster) -> None:
-        """See `ClusterRegistry`."""
-        row = (cluster.name, cluster.uid, cluster.created, json.dumps(dict(cluster.labels)))
-        with _refusing(f"there is a cluster {cluster.name!r} already"):
-            self._database.execute("INSERT INTO cluster VALUES (?, ?, ?, ?)", row)
+        """See `ClusterRegistry`. Of a new one, what others put on it is not written."""
+        with self.database.writing(f"there is a cluster {cluster.name!r} already") as database:
+            clusterrows.insert(database, cluster)
         self._clusters[cluster.name] = cluster
         self._tell(Change.ADDED, cluster)
 
     def remove(self, name: str) -> None:
-        """See `ClusterRegistry`. Its join tokens go with it."""
+        """See `ClusterRegistry`."""
         cluster = self._known(name)
-        with _refusing(), self._database:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("DELETE FROM join_token WHERE cluster = ?", (name,))
-            self._database.execute("DELETE FROM cluster WHERE name = ?", (name,))
+        with self.database.writing() as database:
+            clusterrows.delete(database, name)
         del self._clusters[name]
-        self._tokens = {token_id: token for token_id, token in self._tokens.items() if token.cluster != name}
         self._tell(Change.REMOVED, cluster)
 
-    def pin(self, name: str, uid: str) -> Cluster:
+    def pin(self, name: str, uid: str, now: float = 0.0) -> Cluster:
         """See `ClusterRegistry`. The database decides, so that of two processes one wins; what it decided stays."""
         cluster = self._known(name)
         if not uid:
             raise RegistryError("a cluster's uid is not empty")
         if cluster.uid == uid:
-            return cluster  # as for every agent that attaches again: nothing to write
-        with _refusing():
-            self._database.execute("UPDATE cluster SET uid = ? WHERE name = ? AND uid IS NULL", (uid, name))
-            row = self._database.execute("SELECT uid FROM cluster WHERE name = ?", (name,)).fetchone()
-        if row is None or row[0] != uid:
-            raise RegistryError(
-                f"cluster {name!r} is pinned to another cluster: remove it and add it again to change that"
+            return cluster  # nothing to write
+        with self.database.writing() as database:
+            database.execute(
+                "UPDATE cluster SET uid = ?, accepted = ? WHERE name = ? AND uid IS NULL", (uid, now, name)
             )
-        pinned = replace(cluster, uid=uid)
-        self._clusters[name] = pinned
-        self._tell(Change.UPDATED, pinned)
-        return pinned
+            row = database.execute("SELECT uid FROM cluster WHERE name = ?", (name,)).fetchone()
+        if row is None or row[0] != uid:
+            raise RegistryError(f"cluster {name!r} is pinned to another cluster: {_SWITCH.format(name)}")
+        return self._put(cluster, replace(cluster, uid=uid, accepted=now))
+
+    def switch(self, name: str, before: str | None, uid: str, now: float) -> Cluster:
+        """Gives the name to another cluster than `before`, which must have it.
+
+        :raises RegistryError: it is another one's meanwhile, or unknown.
+        """
+        cluster = self._known(name)
+        with self.database.writing() as database:
+            query = "UPDATE cluster SET uid = ?, accepted = ? WHERE name = ? AND uid IS ?"
+            changed = database.execute(query, (uid, now, name, before)).rowcount
+        if changed != 1:
+            raise RegistryError(f"cluster {name!r} has been given to another cluster meanwhile: look again")
+        return self._put(cluster, replace(cluster, uid=uid, accepted=now))
+
+    def terminate(self, name: str) -> Cluster:
+        """From now on users are not let through. :raises RegistryError: there is none of this name."""
+        cluster = self._known(name)
+        if cluster.phase == TERMINATING:
+            return cluster
+        with self.database.writing() as database:
+            database.execute("UPDATE cluster SET phase = ? WHERE name = ?", (TERMINATING, name))
+        return self._put(cluster, replace(cluster, phase=TERMINATING))
+
+    def mark(self, name: str, kind: Mark, value: str) -> Cluster:
+        """Puts a gate or finalizer on it; harmless where it is there. :raises RegistryError: it cannot be."""
+        cluster = self._known(name)
+        there = marks_of(cluster, kind)
+        checked_mark(kind, value)
+        if kind is Mark.FINALIZER and cluster.phase:
+            raise RegistryError(f"cluster {name!r} is being removed: it takes no new finalizer")
+        if len(there | {value}) > MARKS:
+            raise RegistryError(f"cluster {name!r} has {MARKS} {kind.value}s already")
+        with self.database.writing() as database:
+            database.execute("INSERT OR IGNORE INTO cluster_mark VALUES (?, ?, ?)", (name, kind.value, value))
+        return self._put(cluster, marked(cluster, kind, there | {value}))
+
+    def unmark(self, name: str, kind: Mark, value: str) -> bool:
+        """Whether there was such a gate or finalizer. :raises RegistryError: there is no cluster of this name."""
+        cluster = self._known(name)
+        there = marks_of(cluster, kind)
+        with self.database.writing() as database:
+            query = "DELETE FROM cluster_mark WHERE cluster = ? AND kind = ? AND value = ?"
+            removed = database.execute(query, (name, kind.value, value)).rowcount == 1
+        self._put(cluster, marked(cluster, kind, there - {value}))
+        return removed
+
+    def set_conditions(self, made: Mapping[str, Sequence[Condition]]) -> None:
+        """Conditions of several clusters at once, in one write. Names that are gone meanwhile are passed over."""
+        known = {name: conditions for name, conditions in made.items() if name in self._clusters}
+        if not known:
+            return
+        with self.database.writing() as database:
+            for name, conditions in known.items():
+                clusterrows.put_conditions(database, name, conditions)
+        for name, conditions in known.items():
+            cluster = self._clusters[name]
+            after = {one.type: one for one in cluster.conditions} | {one.type: one for one in conditions}
+            self._put(cluster, replace(cluster, conditions=tuple(after[key] for key in sorted(after))))
+
+    def set_condition(self, name: str, condition: Condition) -> Cluster:
+        """One that somebody else has found. :raises RegistryError: there is no such cluster, or it has too many."""
+        cluster = self._known(name)
+        if len({one.type for one in cluster.conditions} | {condition.type}) > MARKS:
+            raise RegistryError(f"cluster {name!r} has {MARKS} conditions already")
+        self.set_conditions({name: [condition]})
+        return self._clusters[name]
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """See `ClusterRegistry`."""
@@ -184,42 +199,10 @@ class SqliteRegistry:
         self._subscribers[number] = subscriber
         return lambda: self._subscribers.pop(number, None) and None
 
-    def poll(self) -> bool:
-        """Takes over what another process wrote, and tells subscribers. True where there was something.
-
-        :raises RegistryError: the file cannot be read just now. The next poll will see what this one has missed.
-        """
-        with _refusing():
-            return self._watched.poll()
-
-    def add_join_token(self, token: StoredJoinToken) -> None:
-        """Keeps a token for a cluster that may be added later. :raises RegistryError: its id is taken."""
-        row = (token.id, token.key, token.cluster, token.expires)
-        with _refusing("there is a join token of this id already"):
-            self._database.execute("INSERT INTO join_token VALUES (?, ?, ?, ?)", row)
-        self._tokens[token.id] = token
-
-    def join_token(self, token_id: str) -> StoredJoinToken | None:
-        """A token by id, from memory: one that another process revoked is gone with the next poll."""
-        return self._tokens.get(token_id)
-
-    def join_tokens(self) -> tuple[StoredJoinToken, ...]:
-        """All tokens, the soonest to expire first."""
-        return tuple(sorted(self._tokens.values(), key=lambda token: (token.expires, token.id)))
-
-    def remove_join_token(self, token_id: str) -> bool:
-        """Whether there was such a token; afterwards there is none. Of two callers, one is told True."""
-        with _refusing():
-            removed = self._database.execute("DELETE FROM join_token WHERE id = ?", (token_id,)).rowcount == 1
-        self._tokens.pop(token_id, None)
-        return removed
-
-    def drop_expired(self, now: float) -> int:
-        """Removes tokens that have expired, and says how many."""
-        with _refusing():
-            count = self._database.execute("DELETE FROM join_token WHERE expires <= ?", (now,)).rowcount
-        self._tokens = {token_id: token for token_id, token in self._tokens.items() if token.expires > now}
-        return count
+    def _put(self, before: Cluster, after: Cluster) -> Cluster:
+        self._clusters[after.name] = after
+        self._compare(before, after)
+        return after
 
     def _known(self, name: str) -> Cluster:
         if (cluster := self._clusters.get(name)) is None:
@@ -233,11 +216,11 @@ class SqliteRegistry:
             except Exception:  # the others must hear of it all the same
                 _log.exception("a subscriber of the registry failed", extra={"cluster": cluster.name})
 
-    def _take(self, content: _Content) -> None:
-        before, self._clusters = self._clusters, content.clusters
-        self._tokens = content.tokens
-        for name in sorted(before.keys() | content.clusters.keys()):
-            self._compare(before.get(name), content.clusters.get(name))
+    def take(self, content: dict[str, Cluster]) -> None:
+        """See `gateway.database.Store`."""
+        before, self._clusters = self._clusters, content
+        for name in sorted(before.keys() | content.keys()):
+            self._compare(before.get(name), content.get(name))
 
     def _compare(self, before: Cluster | None, after: Cluster | None) -> None:
         if before is not None and after is not None and not _replaced(before, after):
@@ -249,69 +232,11 @@ class SqliteRegistry:
         if after is not None:
             self._tell(Change.ADDED, after)
 
-    def _read(self) -> _Content:
-        clusters = self._database.execute("SELECT name, uid, created, labels FROM cluster").fetchall()
-        tokens = self._database.execute("SELECT id, key, cluster, expires FROM join_token").fetchall()
-        return _Content(
-            {
-                name: Cluster(name, uid, created, tuple(json.loads(labels).items()))
-                for name, uid, created, labels in clusters
-            },
-            {row[0]: StoredJoinToken(*row) for row in tokens},
-        )
-
-    def _data_version(self) -> int:
-        return int(self._database.execute("PRAGMA data_version").fetchone()[0])
+    def read(self, database: sqlite3.Connection) -> dict[str, Cluster]:
+        """See `gateway.database.Store`."""
+        return clusterrows.read(database)
 
 
 def _replaced(before: Cluster, after: Cluster) -> bool:
     """Whether a name stands for another cluster now: it was removed and added again between two looks."""
     return before.created != after.created or (before.uid is not None and before.uid != after.uid)
-
-
-@contextmanager
-def _refusing(taken: str = "") -> Iterator[None]:
-    """SQLite's errors in our callers' terms; `taken` is for a key that is there already."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        if taken and isinstance(error, sqlite3.IntegrityError):
-            raise RegistryError(taken) from None
-        raise RegistryError(f"the registry's file cannot be used just now ({error}): try again") from error
-
-
-def _make_private(path: Path) -> None:
-    """SQLite gives its -wal and -shm files the mode of the database, so this one mode covers all three."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-    os.close(descriptor)
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise RegistryError(f"{path} is open to others than its owner: chmod 600 it")
-
-
-def _prepare(database: sqlite3.Connection, patience: float) -> None:
-    """synchronous=FULL: a cluster or token that was removed must not come back after a power cut."""
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute("PRAGMA busy_timeout = 2000")
-        with database:
-            database.execute("BEGIN IMMEDIATE")
-            _migrate(database)
-        database.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-    except sqlite3.DatabaseError as error:
-        raise RegistryError(f"the registry's file cannot be used: {error}") from None
-
-
-def _migrate(database: sqlite3.Connection) -> None:
-    database.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL) STRICT")
-    row = database.execute("SELECT version FROM schema_version").fetchone()
-    version = row[0] if row else 0
-    if version > len(_MIGRATIONS):
-        raise RegistryError(f"the registry's file is of a later Kulvert (schema {version}): use that one")
-    for script in _MIGRATIONS[version:]:
-        for statement in filter(str.strip, script.split(";")):
-            database.execute(statement)
-    database.execute("DELETE FROM schema_version")
-    database.execute("INSERT INTO schema_version VALUES (?)", (len(_MIGRATIONS),))

@@ -1,57 +1,41 @@
-"""The composition root of the server: the only place where gateway, stub, auth and their stores are wired together."""
+"""The composition root of the server: the only place where gateway, stub, auth and their stores are wired together.
+
+What belongs to one concern is made in `gateway.wiring`; here the parts meet, begin and end in their order.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
-import sys
 import time
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from auth.authenticator import Authenticator
-from auth.chain import AuthenticatorChain
-from auth.decision import Decision
-from auth.grantsfile import GrantsFile
-from auth.identity import Identity
-from auth.tokens import TokenAuthenticator
-from auth.x509 import CertificateAuthenticator
-from gateway.agents import Attendance, RegistryAuthority, SessionsCollector
-from gateway.audit import AuditIds, AuditLog
-from gateway.auditsinks import AuditSink, FileSink, OutputSink
+from gateway.auditservice import AuditService
 from gateway.audittrail import AuditTrail
-from gateway.certificates import Certificates
 from gateway.config import ServerConfig, host_and_port
 from gateway.gateway import Gateway, GatewayParts
+from gateway.hub import Hub
 from gateway.listener import listening_socket
+from gateway.recording import RecordingCollector, Recordings
 from gateway.registry import SqliteRegistry
-from gateway.state import AUDIENCE, ISSUER, State
+from gateway.state import State
 from gateway.watcher import Watcher
+from gateway.wiring.authentication import Authentication
+from gateway.wiring.authorization import Authorization
+from gateway.wiring.clusters import Clusters
+from gateway.wiring.part import Part, united
+from gateway.wiring.tasks import Tasks
 from stub.attaching import Attachment
 from stub.door import AgentsDoor
 from stub.sessions import Sessions
 from tunnel.batch import Batch
 
-KNOWN_FOR = 20.0
-"""Seconds that an authenticated credential is remembered. With the 10 s between looks at live streams that makes 30."""
 WATCH = 1.0
-"""Seconds between looks at the files that others may change: the registry, the grants, certificates."""
+"""Seconds between looks at what others may change: the registry, the grants, certificates."""
 PATIENCE = 0.05
 """Seconds that the whole server waits for another process's write to the registry; then a poll tries again."""
-
-
-class CurrentGrants:
-    """Decides by the newest grants of a file (`gateway.pipeline.Decide`)."""
-
-    def __init__(self, file: GrantsFile) -> None:
-        self._file = file
-
-    def decide(self, identity: Identity, cluster: str) -> Decision:
-        """See `auth.grants.Decisions.decide`."""
-        return self._file.decisions.decide(identity, cluster)
 
 
 class Server:
@@ -65,8 +49,13 @@ class Server:
         self.gateway: Gateway
         self.sessions: Sessions
         self.registry: SqliteRegistry
+        self.authentication: Authentication
+        self.authorization: Authorization
+        self.clusters: Clusters
         self.watcher: Watcher
-        self._audit: AuditLog
+        self._audit: AuditService
+        self._recordings: Recordings
+        self._tasks: Tasks
         self.port = 0
         self.agents_port = 0
 
@@ -82,54 +71,74 @@ class Server:
         await self._stack.aclose()
 
     def reopen(self) -> None:
-        """For log rotation: the audit log goes on in a new file."""
+        """For SIGHUP: the audit log goes on in a new file, and policies are read anew."""
         self._audit.reopen()
+        self._recordings.reload()
 
     async def _start(self, stack: AsyncExitStack) -> None:
-        now, loop = time.time(), asyncio.get_running_loop()
+        config, loop = self.config, asyncio.get_running_loop()
         self.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.registry = SqliteRegistry(self.state.registry, patience=PATIENCE)
         stack.callback(self.registry.close)
-        grants = GrantsFile(self.config.grants or self.state.grants)
-        batch = Batch(loop.call_soon)
-        audit = self._audit = AuditLog(self._audit_sink(), loop.call_soon, later=loop.call_later)
-        stack.callback(audit.close)
+        hub = await stack.enter_async_context(Hub(config.hub)) if config.hub.wanted else None
+        self._audit = await stack.enter_async_context(AuditService(config.audit, self.state.directory))
+        trail = self._audit.trail(loop.time, time.time)
+        self._recordings = Recordings(config.recording, self.state.directory, loop.time, time.time)
         self.sessions = Sessions(clock=loop.time, interval=0.25)
         self.sessions.start()
         stack.callback(self.sessions.close, "the server is stopping")
-        attendance = Attendance(self.sessions)
-        stack.callback(self.registry.subscribe(attendance.changed))
-        certificates = Certificates(self.config.tls, self.config.names, self.state, now)
-        self.watcher = self._watcher(grants, certificates)
-        await self._open_agents_door(stack, batch, certificates.agents, now)
-        parts = self._parts(batch, audit, grants, attendance, certificates.users, now)
-        self.gateway = await stack.enter_async_context(Gateway(parts))
-        self.port = self.gateway.ports[0]
+        self._tasks = await stack.enter_async_context(Tasks())
+        part = await self._compose(stack, hub, trail)
+        await self._open_doors(stack, trail, part)
         stack.callback(self.sessions.drain)
-        watching = loop.create_task(self.watcher.run(), name="watch what others may change")
-        stack.callback(watching.cancel)
+        self._tasks.start("watch what others may change", self.watcher.run)
 
-    def _watcher(self, grants: GrantsFile, certificates: Certificates) -> Watcher:
-        async def look_at_registry() -> None:
-            self.registry.poll()
+    async def _compose(self, stack: AsyncExitStack, hub: Hub | None, trail: AuditTrail) -> Part:
+        """The parts, begun; what they add to the whole, as one."""
+        config, state, database = self.config, self.state, self.registry.database
+        self.clusters = Clusters(
+            config, state, self.registry, self.sessions, self._forget, self._trusted, hub, self._version
+        )
+        stack.push_async_callback(self.clusters.lifecycle.close)
+        self.authentication = Authentication(config, state, database, self.clusters.keys, hub, time.time())
+        self.authorization = Authorization(config, state, database, self.registry, hub)
+        self.clusters.subscribe(stack)
+        await self.authentication.start(self._tasks)
+        self.authorization.start(self._tasks)
+        self.clusters.start(stack, self._tasks, self._audit.log, trail.new_id)
+        parts = [self.clusters.part(self.authorization), self.authentication.part, self.authorization.part]
+        part = united([*parts, self._own_part()])
+        self.watcher = Watcher(part.looks, WATCH)
+        return part
 
-        async def look_at_grants() -> None:
-            # In a thread: thousands of grants take a while to parse, in which nobody would be served.
-            grants.take(await asyncio.to_thread(grants.look))
+    def _forget(self) -> None:
+        self.authentication.forget()
 
-        async def look_at_certificates() -> None:
-            certificates.poll(time.time())
+    def _trusted(self) -> str:
+        return self.authentication.certificates.trust
 
-        looks = {"registry": look_at_registry, "grants": look_at_grants, "certificates": look_at_certificates}
-        return Watcher(looks, WATCH)
+    def _own_part(self) -> Part:
+        return Part(
+            checks={"registry": lambda: self.watcher.problem("registry"), "audit": self._audit.problem},
+            warnings={"watcher": lambda: self.watcher.any_problem, "tasks": lambda: self._tasks.problem},
+            collectors=[self._audit.collector(), RecordingCollector(self._recordings)],
+        )
 
-    async def _open_agents_door(self, stack: AsyncExitStack, batch: Batch, tls: ssl.SSLContext, now: float) -> None:
+    async def _open_doors(self, stack: AsyncExitStack, trail: AuditTrail, part: Part) -> None:
+        """The agents' first: who comes by the users' finds them attached."""
+        batch = Batch(asyncio.get_running_loop().call_soon)
+        await self._open_agents_door(stack, batch, self.authentication.certificates.agents)
+        self.gateway = await stack.enter_async_context(Gateway(self._parts(batch, trail, part)))
+        self.port = self.gateway.ports[0]
+
+    async def _open_agents_door(self, stack: AsyncExitStack, batch: Batch, tls: ssl.SSLContext) -> None:
         setting = Attachment(
-            RegistryAuthority(self.registry),
+            self.clusters.lifecycle.authority,
             self.sessions,
             server=self.config.server_id,
-            epoch=self.state.next_epoch(now),
+            epoch=self.state.next_epoch(time.time()),
             clock=asyncio.get_running_loop().time,
+            methods=self.clusters.methods,
         )
         ports = []
         for address in self.config.agents_listen:
@@ -138,51 +147,30 @@ class Server:
             stack.push_async_callback(door.stop)
         self.agents_port = ports[0]
 
-    def _parts(
-        self,
-        batch: Batch,
-        audit: AuditLog,
-        grants: GrantsFile,
-        attendance: Attendance,
-        tls: ssl.SSLContext,
-        now: float,
-    ) -> GatewayParts:
+    def _parts(self, batch: Batch, trail: AuditTrail, part: Part) -> GatewayParts:
         config = self.config
         return GatewayParts(
             clusters=self.sessions,
             registry=self.registry,
-            authenticator=self._authenticator(now),
-            grants=CurrentGrants(grants),
-            audit=AuditTrail(audit, AuditIds(os.urandom), time.time),
+            authenticator=self.authentication.chain,
+            grants=self.authorization.decider,
+            audit=trail,
             batch=batch,
             sockets=tuple(listening_socket(*host_and_port(address)) for address in config.listen),
-            tls=tls,
+            tls=self.authentication.certificates.users,
             clock=asyncio.get_running_loop().time,
             wall=time.time,
             version=self._version,
             domain=config.domain,
-            attached=attendance.attached,
-            checks={
-                "grants": lambda: grants.problem or self.watcher.problem("grants"),
-                "registry": lambda: self.watcher.problem("registry"),
-                "audit": lambda: audit.problem,
-            },
-            collectors=(SessionsCollector(self.sessions),),
+            attached=self.clusters.lifecycle.attendance.attached,
+            checks=part.checks,
+            warnings=part.warnings,
+            shown=self.clusters.api(self.authorization).shown,
+            routes=tuple(part.routes),
+            collectors=tuple(part.collectors),
             metrics_group=config.metrics_group,
+            front=self.authentication.trust.front,
+            prepare=self._recordings.prepare,
             limits=config.limits,
             timeouts=config.timeouts,
         )
-
-    def _authenticator(self, now: float) -> AuthenticatorChain:
-        signer = self.state.signer()
-        first: list[Authenticator] = [CertificateAuthenticator.from_pem(self.state.authority(now).certificate_pem)]
-        tokens = TokenAuthenticator(ISSUER, AUDIENCE, [signer.verification_key])
-        return AuthenticatorChain([*first, tokens], ttl=KNOWN_FOR)
-
-    def _audit_sink(self) -> AuditSink | None:
-        where = self.config.audit
-        if where == "none":
-            return None
-        if where == "-":
-            return OutputSink(sys.stdout.fileno())
-        return FileSink(Path(where) if where else self.state.directory / "audit.log")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
+from auth.agentpki import AUTHORITY
 from auth.pki import CertificateAuthority
-from auth.statefile import create_private, read_private, write_private
+from auth.statefile import read_private, write_private
+from auth.tokenkeysfile import KeyFile
 from auth.tokens import TokenSigner
 
 ISSUER = "https://kulvert.dev"
@@ -37,15 +36,19 @@ class State:
         """The platform's CA, made at the first use."""
         return CertificateAuthority.load_or_create(self.directory / "ca.pem", "kulvert", now)
 
-    def signer(self) -> TokenSigner:
-        """Signs Kulvert's own tokens, with a key made at the first use."""
-        path = self.directory / "token-key.pem"
-        if (pem := read_private(path)) is None:
-            create_private(path, _new_key())
-            pem = read_private(path) or b""
-        key = serialization.load_pem_private_key(pem, password=None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        return TokenSigner(ISSUER, AUDIENCE, key)
+    def agents_authority(self, now: float) -> CertificateAuthority:
+        """The agents' CA, made at the first use: another one than the users', so that neither passes for the other."""
+        return CertificateAuthority.load_or_create(self.directory / "agents-ca.pem", AUTHORITY, now)
+
+    @property
+    def token_keys(self) -> KeyFile:
+        """The keys that sign Kulvert's own tokens."""
+        return KeyFile(self.directory / "token-keys.json", self.directory / "token-key.pem")
+
+    def signer(self, now: float) -> TokenSigner:
+        """Signs Kulvert's own tokens, with the key that is active now. :raises StateFileError: see `KeyFile.load`."""
+        ring = self.token_keys.load(ISSUER, now)
+        return TokenSigner(ring.issuer, AUDIENCE, ring.signing(now).private)
 
     def next_epoch(self, now: float) -> int:
         """A number for this holding, higher than all before it, even where the clock was set back."""
@@ -78,8 +81,3 @@ class State:
             return self.server_ca.read_bytes()  # no secret: it may have been made readable to all
         except FileNotFoundError:
             return self.authority(now).certificate_pem
-
-
-def _new_key() -> bytes:
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return ec.generate_private_key(ec.SECP256R1()).private_bytes(*form)

@@ -6,7 +6,7 @@ decide by them.
 
 kubectl's discovery, which comes first in a fresh cache, reads no Status (client-go's `Result.Raw`; tried
 with 1.36): its user would read "unknown". It does print `Warning` headers, so there the message goes along
-as one: see `needs_warning`.
+as one: see `needs_warning`. `kubectl auth whoami` has words of its own for every 403, too.
 
 `Retry-After` goes only with failures of which nothing had left the stub: client-go replays any verb on it,
 a POST too.
@@ -25,7 +25,9 @@ STUB: Final = "stub"
 AGENT: Final = "agent"
 APISERVER: Final = "apiserver"
 _MAX_MESSAGE: Final = 1024
-_DISCOVERY: Final = frozenset({b"/api", b"/apis", b"/version", b"/version/"})
+_UNREAD: Final = frozenset({
+    b"/api", b"/apis", b"/version", b"/version/", b"/apis/authentication.k8s.io/v1/selfsubjectreviews",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def warning(message: str) -> bytes:
 
 def needs_warning(path: bytes) -> bool:
     """Whether clients ask for this upstream path in a way that loses the Status of a failure."""
-    return path in _DISCOVERY or path.startswith(b"/openapi/")
+    return path in _UNREAD or path.startswith(b"/openapi/")
 
 
 def status(code: int, reason: str, message: str, hop: str, audit_id: str, retry_after: int | None = None) -> bytes:
@@ -98,6 +100,10 @@ def _printable(text: str) -> str:
 UNAUTHENTICATED: Final = Failure(
     401, "Unauthorized", GATEWAY,
     "Kulvert's gateway does not know you: {}; check the credentials in your kubeconfig",
+)  # fmt: skip
+AUTHENTICATION_UNAVAILABLE: Final = Failure(
+    503, "ServiceUnavailable", GATEWAY,
+    "Kulvert's gateway cannot find out just now who you are or what you may do: {}; try again", True,
 )  # fmt: skip
 FORBIDDEN: Final = Failure(
     403, "Forbidden", GATEWAY,
@@ -194,6 +200,7 @@ APISERVER_TIMEOUT: Final = Failure(
 
 FAILURES: Final = (
     UNAUTHENTICATED,
+    AUTHENTICATION_UNAVAILABLE,
     FORBIDDEN,
     CLUSTER_NOT_FOUND,
     PATH_NOT_FOUND,

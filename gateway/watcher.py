@@ -23,6 +23,11 @@ class Watcher:
         """Why what is in force may be older than what there is."""
         return self._problems.get(name)
 
+    @property
+    def any_problem(self) -> str | None:
+        """All of them."""
+        return "; ".join(self._problems.values()) or None
+
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
 from stub.authority import AgentAuthority
-from stub.session import Session, info_of
+from stub.enrolling import enrol
+from stub.names import named
+from stub.session import AgentInfo, Session, address_of, info_of
 from stub.sessions import Sessions
+from stub.standing import Standing, peer_certificate, proved, renewal_methods
 from tunnel import proof
 from tunnel.adapter import LinkConnection
+from tunnel.calls import Calls, Method
+from tunnel.enrolment import LINK, EnrolHello
 from tunnel.errors import ProtocolError
 from tunnel.frames import CONTROL, HEADER_SIZE, FrameReader, encode
 from tunnel.handshake import VERSIONS, Challenge, Hello, Refused, Welcome
@@ -50,6 +55,8 @@ class Attachment:
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     randomness: Callable[[int], bytes] = secrets.token_bytes
+    methods: Callable[[AgentInfo], Mapping[str, Method]] = lambda _agent: {}
+    """What an agent may call (`tunnel.calls`) besides the renewal of its certificate: each session gets its own."""
 
 
 class Attaching:
@@ -82,11 +89,13 @@ class Attaching:
             return
         if frames[0].type != CONTROL or self._received > HEADER_SIZE + len(frames[0].payload):
             raise ProtocolError("something else than hello before the welcome")
-        hello = Hello.parse(parse_message(frames[0].payload, self._setting.limits.hello_bytes))
+        message = parse_message(frames[0].payload, self._setting.limits.hello_bytes)
+        hello = EnrolHello.parse(message) if message.get("link") == LINK else Hello.parse(message)
         try:
             self._accept(connection, hello)
         except Refused as refused:
-            log.warning("agent refused", reason=refused.reason, message=refused.message, cluster=hello.cluster)
+            tell = log.info if refused.reason == "pending" else log.warning
+            tell("agent refused", reason=refused.reason, message=refused.message, cluster=hello.cluster)
             connection.send(encode(CONTROL, payload=refused.encode()))
             connection.end(refused.message)
 
@@ -100,12 +109,14 @@ class Attaching:
         if self._deadline is not None:
             self._deadline.cancel()
 
-    def _accept(self, connection: LinkConnection, hello: Hello) -> None:
+    def _accept(self, connection: LinkConnection, hello: Hello | EnrolHello) -> None:
         if hello.version not in VERSIONS:
             raise Refused("version", f"this server speaks the versions {VERSIONS} of the link protocol")
         if not named(hello.name, self._setting.names):
             raise Refused("name", f"this server is not known as {hello.name!r}")
-        if hello.link == "own":
+        if isinstance(hello, EnrolHello):
+            self._accept_enrolment(connection, hello)
+        elif hello.link == "own":
             self._accept_own(connection, hello)
         else:
             self._accept_shared(connection, hello)
@@ -122,6 +133,21 @@ class Attaching:
         if len(self._setting.sessions.of(cluster)) - leaving >= self._setting.max_sessions:
             message = f"cluster {cluster!r} has as many agents as this server takes of one"
             raise Refused("sessions", message, retry_after=RETRY_AFTER)
+
+    # --- enrolment
+
+    def _accept_enrolment(self, connection: LinkConnection, hello: EnrolHello) -> None:
+        setting = self._setting
+        if setting.sessions.draining:
+            raise Refused("draining", "this server is shutting down")
+        self._check_links()
+        issued = enrol(
+            setting.authority, self._challenge, hello, address_of(connection), setting.wall(), setting.randomness
+        )
+        log.info("agent enrolled", cluster=hello.cluster, agent=hello.agent)
+        self._become_link(connection)  # until it is closed it uses a place, as a link does
+        connection.send(encode(CONTROL, payload=issued.encode()))
+        connection.finish("enrolled")
 
     # --- own links
 
@@ -145,12 +171,12 @@ class Attaching:
     # --- shared links
 
     def _accept_shared(self, connection: LinkConnection, hello: Hello) -> None:
-        self._check_proof(hello)
+        standing = self._proved(connection, hello)
         if self._setting.sessions.draining:
             raise Refused("draining", "this server is shutting down")
-        why = self._setting.authority.admit(hello.cluster, hello.cluster_id)
-        if why:
-            raise Refused("cluster", why)
+        refused = standing.refuses()
+        if refused is not None:
+            raise refused
         old = self._superseded(hello)
         self._check_links(1 + len(old.mux.own_links) if old else 0)
         self._check_sessions(hello.cluster, 1 if old else 0)
@@ -158,31 +184,22 @@ class Attaching:
             old.mux.close("the agent has attached anew")
             self._setting.sessions.remove(old)
         self._become_link(connection)
-        session = self._make_session(hello, connection)
+        session = self._make_session(hello, connection, standing)
         welcome = Welcome(
             hello.version,
             session.id,
             proof.encode(session.secret),
             self._setting.limits.shared_credit,
             session.mux.max_exchanges,
+            trust=self._setting.authority.trust,
         )
         connection.send(encode(CONTROL, payload=welcome.encode()))
         self._attach(session, connection)
 
-    def _check_proof(self, hello: Hello) -> None:
-        known = self._setting.authority.join_key(hello.token)
-        challenge = self._challenge
-        expected = proof.shared(
-            known.key if known else self._setting.randomness(32),
-            *(challenge.nonce, hello.nonce, challenge.epoch, challenge.server),
-            *(hello.name, hello.cluster, hello.cluster_id, hello.instance),
-        )
-        if not proof.matches(expected, hello.proof) or known is None:
-            raise Refused("token", "the join token is unknown, or its proof is wrong: make a new one")
-        if known.expires <= self._setting.wall():
-            raise Refused("token", "the join token has expired: make a new one")
-        if known.cluster != hello.cluster:
-            raise Refused("token", f"the join token is not for cluster {hello.cluster!r}")
+    def _proved(self, connection: LinkConnection, hello: Hello) -> Standing:
+        setting = self._setting
+        known = proved(setting.authority, self._challenge, hello, peer_certificate(connection))
+        return Standing(setting.authority, known, setting.clock, setting.wall)
 
     def _superseded(self, hello: Hello) -> Session | None:
         """The session that this one replaces: it makes room for it, too."""
@@ -192,7 +209,7 @@ class Attaching:
         expected = proof.supersede(old.secret, self._challenge.nonce, hello.nonce, old.id)
         return old if proof.matches(expected, hello.supersedes_proof) else None
 
-    def _make_session(self, hello: Hello, connection: LinkConnection) -> Session:
+    def _make_session(self, hello: Hello, connection: LinkConnection, standing: Standing) -> Session:
         setting = self._setting
         mux = StubMux(
             epoch=setting.epoch,
@@ -205,9 +222,11 @@ class Attaching:
             on_bug=_tell_bug,
         )
         links = min(hello.links, setting.max_links)
-        session: Session = Session(
-            setting.randomness(16).hex(), setting.randomness(32), info_of(hello, connection), mux, links
-        )
+        info = info_of(hello, connection)
+        methods = {**setting.methods(info), **renewal_methods(standing)}
+        calls = Calls(mux.shared.message, methods, lambda error: _tell_bug(None, error))
+        secret = setting.randomness(32)
+        session: Session = Session(setting.randomness(16).hex(), secret, info, mux, calls, standing, links)
         return session
 
     def _attach(self, session: Session, connection: LinkConnection) -> None:
@@ -215,6 +234,7 @@ class Attaching:
 
         def detached(_link: object, reason: str) -> None:
             mux.detach(mux.shared, reason)
+            session.calls.close(reason)
             sessions.remove(session)
             log.info("agent detached", cluster=session.info.cluster, agent=session.info.agent, reason=reason)
 
@@ -222,19 +242,6 @@ class Attaching:
         sessions.add(session)
         mux.ping()
         log.info("agent attached", cluster=session.info.cluster, agent=session.info.agent, address=session.info.address)
-
-
-def named(dialled: str, names: Collection[str]) -> bool:
-    """Whether what an agent dialled (`host`, `host:port`, `[v6]:port`) is one of the names; none: everything is."""
-    dialled = dialled.lower()
-    host = dialled[1:].partition("]")[0] if dialled.startswith("[") else dialled.partition(":")[0]
-    return not names or any(_is(name.lower(), host, dialled) for name in names)
-
-
-def _is(name: str, host: str, dialled: str) -> bool:
-    if name.startswith("*."):
-        return host.endswith(name[1:]) and not host.startswith(".")
-    return name in (host, dialled)
 
 
 def _tell_bug(_exchange: object, error: BaseException) -> None:

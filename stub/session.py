@@ -6,7 +6,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
+from stub.standing import Standing
 from tunnel.adapter import LinkConnection
+from tunnel.calls import Calls, Params
 from tunnel.errors import ExchangeReset, Hop, Reason
 from tunnel.handshake import Hello
 from tunnel.link import Link
@@ -36,7 +38,7 @@ class Health:
     """What the agent last said of its API server."""
 
     ready: bool = True
-    message: str = "not reported yet"
+    message: str = ""
     latency_ms: int = 0
 
 
@@ -48,6 +50,8 @@ class Session:
     secret: bytes = field(repr=False)
     info: AgentInfo
     mux: StubMux
+    calls: Calls = field(repr=False)
+    standing: Standing = field(repr=False)
     max_links: int
     health: Health = field(default_factory=Health)
     draining: bool = False
@@ -55,7 +59,13 @@ class Session:
 
     def open(self, head: RequestBlock, sink: ResponseSink) -> Exchange:
         """A new exchange with this agent."""
-        return self.mux.open(head, sink)
+        exchange = self.mux.open(head, sink)
+        exchange.agent = self.info.agent
+        return exchange
+
+    async def call(self, method: str, params: Params, timeout: float = 10.0) -> Params:
+        """Ask the agent something rare. Raises `tunnel.calls.CallFailed`."""
+        return await self.calls.call(method, params, timeout)
 
     @property
     def available(self) -> bool:
@@ -98,6 +108,8 @@ class Session:
             self.health = Health(ready, text(message, "message", 1024, ""), number(message, "latencyMs", 0, 10**7, 0))
         elif message["kind"] == "drain":
             self._drained(number(message, "last"))
+        else:
+            self.calls.on_message(message)
 
     def _drained(self, last: int) -> None:
         """The agent shuts down: what it did not accept may go elsewhere, the rest finishes."""
@@ -108,9 +120,14 @@ class Session:
 
 def info_of(hello: Hello, connection: LinkConnection) -> AgentInfo:
     """What a hello and its connection tell of an agent."""
+    who = (hello.cluster, hello.cluster_id, hello.agent, hello.instance, hello.software)
+    return AgentInfo(*who, address_of(connection))
+
+
+def address_of(connection: LinkConnection) -> str:
+    """Where a connection comes from."""
     peer: Any = connection.transport.get_extra_info("peername") if connection.transport else None
-    address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
-    return AgentInfo(hello.cluster, hello.cluster_id, hello.agent, hello.instance, hello.software, address)
+    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
 
 
 def _never() -> bool:

@@ -105,7 +105,8 @@ class Sessions:
         """A cluster's agents, in short."""
         sessions = self._by_cluster.get(cluster, [])
         ready = [session for session in sessions if session.health.ready and session.available]
-        message = next((s.health.message for s in sessions if not s.health.ready), "")
+        told = sorted(sessions, key=lambda session: session.health.ready)  # what is broken comes before what will be
+        message = next((session.health.message for session in told if session.health.message), "")
         links = sum(len(session.mux.own_links) for session in sessions)
         return ClusterState(len(sessions), len(ready), sum(s.load for s in sessions), links, message)
 
@@ -122,8 +123,21 @@ class Sessions:
         for session in self.all():
             try:
                 session.mux.sweep(now)
+                self._review(session, now)
             except Exception as error:
                 self._give_up(session, error)
+
+    def _review(self, session: Session, now: float) -> None:
+        """Agents come by a certificate, and stay only as long as it, and their cluster, are accepted."""
+        refused = session.standing.review(now)
+        if refused is not None:
+            cluster, agent = session.info.cluster, session.info.agent
+            log.warning("an agent is sent away", cluster=cluster, agent=agent, reason=refused.message)
+            session.mux.shared.message(refused.encode())
+            session.mux.close(refused.message)
+            self.remove(session)
+        elif bundle := session.standing.news():
+            session.mux.shared.message(encode_message("trust", bundle=bundle))
 
     def _give_up(self, session: Session, error: Exception) -> None:
         cluster, agent = session.info.cluster, session.info.agent

@@ -17,6 +17,8 @@ from tunnel.limits import HeadLimits
 from tunnel.ports import Headers, RequestBlock, ResponseBlock
 
 MODE_IMPERSONATED: Final = 0
+MODE_PASS_THROUGH: Final = 1
+"""The user's own credential goes to the API server, in the place of an impersonation."""
 MAX_LINES: Final = 1_000
 """More than a client may send: ours come on top, and a user's groups are a line each."""
 
@@ -38,6 +40,7 @@ FORBIDDEN: Final = frozenset((
 ))  # fmt: skip
 """Hop-by-hop fields (RFC 9110, 7.6.1): meaningless between frames, and the root of smuggling when passed on."""
 FORBIDDEN_IN_REQUESTS: Final = FORBIDDEN | {b"host", b"authorization"}
+FORBIDDEN_IN_PASS_THROUGH: Final = FORBIDDEN | {b"host"}
 
 
 def _lines(headers: Headers) -> bytes:
@@ -62,8 +65,9 @@ def encode_request(block: RequestBlock, epoch: int) -> tuple[int, bytes]:
         flags |= FLAG_UPGRADE  # without END: after a 101 this direction carries the client's bytes
     elif block.ended:
         flags |= FLAG_END
+    mode = MODE_PASS_THROUGH if block.pass_through else MODE_IMPERSONATED
     first = b"%b %b\r\n" % (block.method, block.target)
-    return flags, _REQUEST.pack(epoch, MODE_IMPERSONATED) + first + _lines(block.headers)
+    return flags, _REQUEST.pack(epoch, mode) + first + _lines(block.headers)
 
 
 def decode_request(flags: int, payload: bytes, memory: LineMemory | None = None) -> tuple[int, RequestBlock]:
@@ -71,7 +75,7 @@ def decode_request(flags: int, payload: bytes, memory: LineMemory | None = None)
     if len(payload) < _REQUEST.size:
         raise ProtocolError("HEAD too short")
     epoch, mode = _REQUEST.unpack_from(payload)
-    if mode != MODE_IMPERSONATED:
+    if mode > MODE_PASS_THROUGH:
         raise ProtocolError(f"unknown mode {mode} in a HEAD")
     first = _FIRST.match(payload, _REQUEST.size)
     if not first:
@@ -79,26 +83,26 @@ def decode_request(flags: int, payload: bytes, memory: LineMemory | None = None)
     upgrade, ended = bool(flags & FLAG_UPGRADE), bool(flags & FLAG_END)
     if upgrade and ended:
         raise ProtocolError("an upgrade whose direction has ended already")
-    known, headers = _request_lines(payload, first.end(), upgrade, memory)
-    return epoch, RequestBlock(first[1], first[2], headers, ended, bool(flags & FLAG_LONG), upgrade, known)
+    through = mode == MODE_PASS_THROUGH
+    known, headers = _request_lines(payload, first.end(), upgrade, through, memory)
+    return epoch, RequestBlock(first[1], first[2], headers, ended, bool(flags & FLAG_LONG), upgrade, through, known)
 
 
 def _request_lines(
-    payload: bytes, start: int, upgrade: bool, memory: LineMemory | None
+    payload: bytes, start: int, upgrade: bool, through: bool, memory: LineMemory | None
 ) -> tuple[KnownLines | None, Headers]:
     """The header lines; those behind a leading audit-id from memory, where they were read before."""
     audit = _AUDIT.match(payload, start) if memory is not None else None
     lines = payload[audit.end() if audit else start :]
     known = memory.get(lines) if memory is not None and audit else None
-    if known is None:
-        headers = _parse_lines(lines, FORBIDDEN_IN_REQUESTS)
+    if known is None or known.upgrades is not upgrade or known.pass_through is not through:
+        headers = _parse_lines(lines, FORBIDDEN_IN_PASS_THROUGH if through else FORBIDDEN_IN_REQUESTS)
         _check_upgrade(headers, upgrade)
+        _check_mode(headers, through)
         if memory is None or not audit:
             return None, headers
-        known = KnownLines(headers, upgrade)
+        known = KnownLines(headers, upgrade, through)
         memory.put(lines, known)
-    elif known.upgrades is not upgrade:
-        raise ProtocolError("the upgrade header contradicts the flags of its HEAD")
     assert audit is not None
     return known, [(b"audit-id", audit[1]), *known.headers]
 
@@ -136,6 +140,12 @@ def _check_upgrade(headers: Headers, upgrade: bool) -> None:
     values = [value for name, value in headers if name == b"upgrade"]
     if len(values) != upgrade or (values and values[0].lower() not in _UPGRADES):
         raise ProtocolError("the upgrade header contradicts the flags of its HEAD")
+
+
+def _check_mode(headers: Headers, through: bool) -> None:
+    """A credential in exactly the mode that is for it: so no lines are good in both modes."""
+    if [name for name, _ in headers].count(b"authorization") != through:
+        raise ProtocolError("not exactly one credential in the HEAD of a pass-through")
 
 
 def encode_trailers(trailers: Headers) -> bytes:

@@ -34,6 +34,7 @@ class Reason(enum.IntEnum):
     STALE_EPOCH = 13
     UPSTREAM_CLOSED = 14
     UNACKNOWLEDGED = 15
+    POLICY = 16
 
     @classmethod
     def _missing_(cls, value: object) -> Reason:

@@ -37,6 +37,8 @@ _STREAMING = (Receiving.BODY, Receiving.HIJACKED)
 class TunnelExchange(Outgoing):
     """Implements `tunnel.ports.Exchange` over a session's links."""
 
+    agent = ""
+    """At the stub: the name of the agent, for the audit."""
     interims = 0
     upgrading = False
     """Its request asks for an upgrade: our direction stays open until the answer says what it is for."""

@@ -6,11 +6,17 @@ from dataclasses import dataclass
 
 from tunnel.errors import ProtocolError, TunnelError
 from tunnel.limits import KIB
-from tunnel.messages import Message, encode_message, number, text
+from tunnel.messages import Message, block, encode_message, number, text
 
 VERSIONS = (1,)
 PATH = "/kulvert/v1/link"
 SUBPROTOCOL = "link.kulvert.dev.v1"
+MAX_CERTIFICATE = 4 * KIB
+"""Characters of an agent's certificate in hello (base64url)."""
+MAX_TRUST = 32 * KIB
+"""Characters of a trust bundle (PEM)."""
+MAX_SIGNATURE = 192
+"""Characters of a proof that is a signature (P-384 has the longest)."""
 
 
 class Refused(TunnelError):
@@ -91,7 +97,8 @@ class Hello:
     cluster_id: str = ""
     agent: str = ""
     instance: str = ""
-    token: str = ""
+    certificate: str = ""
+    """base64url of the DER; what the proof is checked with."""
     software: str = ""
     credit: int = 64 * KIB
     exchanges: int = 0
@@ -114,7 +121,7 @@ class Hello:
             clusterId=self.cluster_id,
             agent=self.agent,
             instance=self.instance,
-            token=self.token,
+            certificate=self.certificate,
             software=self.software,
             credit=self.credit,
             exchanges=self.exchanges,
@@ -129,7 +136,7 @@ class Hello:
             raise ProtocolError("the agent did not begin with hello")
         link = text(message, "link", 16)
         base = (number(message, "version", 0, 255), link, text(message, "name"))
-        secret = (text(message, "nonce", 64), text(message, "proof", 64))
+        secret = (text(message, "nonce", 64), text(message, "proof", 64 if link == "own" else MAX_SIGNATURE))
         if link == "own":
             link_id = text(message, "linkId", 20)
             if not link_id.isascii() or not link_id.isdigit() or not 0 < int(link_id) < 2**64:
@@ -152,7 +159,7 @@ class Hello:
             cluster_id=text(message, "clusterId", 64),
             agent=text(message, "agent"),
             instance=text(message, "instance", 32),
-            token=text(message, "token", 64),
+            certificate=text(message, "certificate", MAX_CERTIFICATE),
             software=text(message, "software", 128, default=""),
             credit=number(message, "credit", KIB, 2**32),
             exchanges=number(message, "exchanges", 1, 10**6),
@@ -173,6 +180,8 @@ class Welcome:
     exchanges: int = 0
     address: str = ""
     server_name: str = ""
+    trust: str = ""
+    """PEM of the authorities that the agent shall trust from now on, besides those it was configured with."""
 
     def __repr__(self) -> str:
         return f"Welcome(version={self.version}, session={self.session!r})"
@@ -190,6 +199,7 @@ class Welcome:
             credit=self.credit,
             exchanges=self.exchanges,
             address=address,
+            trust=self.trust or None,
         )
 
     @classmethod
@@ -214,4 +224,5 @@ class Welcome:
             number(message, "exchanges", 1, 10**6),
             text(address, "url", default=""),
             text(address, "serverName", default=""),
+            block(message, "trust", MAX_TRUST, ""),
         )

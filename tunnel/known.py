@@ -15,11 +15,12 @@ LONGEST: Final = 4096
 class KnownLines:
     """Checked header lines as pairs. `derived` is for what its users make of them; both are read only for others."""
 
-    __slots__ = ("derived", "headers", "upgrades")
+    __slots__ = ("derived", "headers", "pass_through", "upgrades")
 
-    def __init__(self, headers: list[tuple[bytes, bytes]], upgrades: bool) -> None:
+    def __init__(self, headers: list[tuple[bytes, bytes]], upgrades: bool, pass_through: bool = False) -> None:
         self.headers = headers
         self.upgrades = upgrades
+        self.pass_through = pass_through
         self.derived: dict[object, Any] = {}
 
 

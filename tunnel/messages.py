@@ -44,6 +44,16 @@ def text(message: Message, name: str, limit: int = 253, default: str | None = No
     return value
 
 
+def block(message: Message, name: str, limit: int, default: str | None = None) -> str:
+    """A field of several lines, as PEM is: ASCII without controls but for line ends. Raises ProtocolError otherwise."""
+    value = message.get(name, default)
+    if not isinstance(value, str) or len(value) > limit or not value.isascii():
+        raise ProtocolError(f"{message['kind']}: {name} is missing or malformed")
+    if not value.replace("\n", "").isprintable():
+        raise ProtocolError(f"{message['kind']}: {name} is malformed")
+    return value
+
+
 def printable(words: str) -> str:
     """A peer's words for people to read: no control characters, line ends or changes of direction among them."""
     return words if words.isprintable() else "".join([one if one.isprintable() else " " for one in words])

@@ -23,13 +23,15 @@ class RequestBlock:
 
     method: bytes
     target: bytes
-    headers: Headers
+    headers: Headers = field(repr=False)
     ended: bool = True
     """No body follows."""
     long: bool = False
     """A watch, followed logs or a large body: an own link is asked for."""
     upgrade: bool = False
     """`upgrade` is in headers (spdy/3.1 or websocket), and there is no body."""
+    pass_through: bool = False
+    """`authorization` is in headers, in the place of an impersonation: the cluster decides by it (section 4)."""
     known: KnownLines | None = field(default=None, compare=False, repr=False)
     """At the agent: all headers behind the first one, an audit-id, where they are remembered."""
 
@@ -49,7 +51,9 @@ class ResponseBlock:
 
 
 class Exchange(Protocol):
-    """One end's handle on an exchange."""
+    """One end's handle on an exchange. `agent` is the name of who serves it, empty where no agent does."""
+
+    agent: str
 
     def send_data(self, data: bytes) -> bool:
         """Queue body (or, after a 101, opaque) bytes. False: stop reading your socket until `on_writable`."""

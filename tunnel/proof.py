@@ -1,7 +1,9 @@
-"""What an agent proves in hello, and over what (docs/protocol.md, 3): HMACs that bind everything they are good for.
+"""What an agent proves in hello, and over what (docs/protocol.md, 3): proofs that bind everything they are good for.
 
-A proof is worthless on another connection (the challenge), for another replica or holding (server, epoch), under
-another name (what the agent dialled), or for another cluster; so identity survives a load balancer that terminates TLS.
+An enrolment is proved by the join token's key, a shared link by a signature of the certificate's, an own link by its
+session's secret. A proof is worthless on another connection (the challenge), for another replica or holding (server,
+epoch), under another name (what the agent dialled), or for another cluster; so identity survives a load balancer that
+terminates TLS.
 """
 
 from __future__ import annotations
@@ -10,7 +12,14 @@ import base64
 import hashlib
 import hmac
 import re
-from typing import Final
+from typing import Final, TypeAlias
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+PublicKey: TypeAlias = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 NONCE_BYTES: Final = 32
 
@@ -48,7 +57,11 @@ def _sign(key: bytes, *lines: str) -> str:
     return encode(hmac.digest(key, "\n".join(lines).encode(), hashlib.sha256))
 
 
-def shared(
+def _digest(data: bytes) -> str:
+    return encode(hashlib.sha256(data).digest())
+
+
+def enrol(
     key: bytes,
     challenge: str,
     hello: str,
@@ -58,9 +71,46 @@ def shared(
     cluster: str,
     cluster_id: str,
     instance: str,
+    csr: str,
 ) -> str:
-    """The proof of a shared link."""
-    return _sign(key, "kulvert shared v1", challenge, hello, str(epoch), server, name, cluster, cluster_id, instance)
+    """The proof of an enrolment; the key is the join token's (`join_key`)."""
+    lines = (challenge, hello, str(epoch), server, name, cluster, cluster_id, instance, _digest(csr.encode()))
+    return _sign(key, "kulvert enrol v1", *lines)
+
+
+def shared(
+    challenge: str,
+    hello: str,
+    epoch: int,
+    server: str,
+    name: str,
+    cluster: str,
+    cluster_id: str,
+    instance: str,
+    certificate: bytes,
+) -> bytes:
+    """What the proof of a shared link signs (`sign`); `certificate` is the DER of the one whose key does."""
+    lines = (challenge, hello, str(epoch), server, name, cluster, cluster_id, instance, _digest(certificate))
+    return "\n".join(("kulvert shared v2", *lines)).encode()
+
+
+def sign(key: PrivateKey, data: bytes) -> str:
+    """A signature: ECDSA with SHA-256, or Ed25519."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return encode(key.sign(data))
+    return encode(key.sign(data, ec.ECDSA(hashes.SHA256())))
+
+
+def signed(key: PublicKey, data: bytes, signature: str) -> bool:
+    """Whether `signature` is one of `data` by that key."""
+    try:
+        if isinstance(key, ed25519.Ed25519PublicKey):
+            key.verify(decode(signature), data)
+        else:
+            key.verify(decode(signature), data, ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def own(key: bytes, challenge: str, hello: str, epoch: int, server: str, name: str, session: str, link_id: int) -> str:

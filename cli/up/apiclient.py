@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -54,12 +55,15 @@ class ApiClient:
         server = self._access.server
         return f"https://{server.authority.decode()}{server.prefix.decode()}"
 
-    async def send(self, method: str, path: str, body: Object | None = None) -> Reply:
-        """One request. :raises Failed: there was no answer."""
+    async def send(self, method: str, path: str, body: Object | None = None, kind: str = "application/json") -> Reply:
+        """One request, its body JSON (of whatever kind of patch). :raises Failed: there was no answer."""
         assert self._session is not None
         value = self._access.authorization(asyncio.get_running_loop().time())
-        headers = {} if value is None else {"Authorization": value.decode()}
-        options: dict[str, Any] = {"json": body, "headers": headers, "allow_redirects": False}
+        headers = {"Content-Type": kind} if body is not None else {}
+        if value is not None:
+            headers["Authorization"] = value.decode()
+        content = json.dumps(body).encode() if body is not None else None
+        options: dict[str, Any] = {"data": content, "headers": headers, "allow_redirects": False}
         try:
             name = self._access.server.name
             async with self._session.request(method, self.address + path, server_hostname=name, **options) as answer:

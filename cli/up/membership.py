@@ -9,32 +9,34 @@ from contextlib import contextmanager
 
 from auth.jointoken import JoinToken
 from cli.failures import Failed
-from gateway.registry import Cluster, ClusterRegistry, SqliteRegistry
+from gateway.registry import Cluster
+from gateway.stores import Stores
 
 LABEL = ("kulvert.dev/made-by", "up")
 LIFETIME = 7 * 86_400.0
 
 
 @contextmanager
-def member(registry: SqliteRegistry, name: str) -> Iterator[str]:
-    """The join token's text. The entry goes at the end: the next sample is another cluster, with another id."""
-    _forget(registry, name)
+def member(stores: Stores, name: str) -> Iterator[str]:
+    """The text of a join token, which accepts the first cluster that shows it. The entry goes at the end: the next
+    sample is another cluster, with another id.
+    """
+    _forget(stores, name)
     now = time.time()
-    registry.add(Cluster(name, None, now, (LABEL,)))
+    stores.registry.add(Cluster(name, None, now, (LABEL,)))
     try:
         token = JoinToken.create(os.urandom)
-        registry.add_join_token(token.stored(name, now + LIFETIME))
+        stores.tokens.add(token.stored(name, now + LIFETIME, created=now, accept=True))
         yield token.text()
     finally:
-        if registry.get(name) is not None:
-            registry.remove(name)
+        stores.forget(name)
 
 
-def _forget(registry: ClusterRegistry, name: str) -> None:
+def _forget(stores: Stores, name: str) -> None:
     """What an `up` left that was killed. An entry that somebody made on purpose stays theirs."""
-    found = registry.get(name)
+    found = stores.registry.get(name)
     if found is None:
         return
     if LABEL not in found.labels:
         raise Failed(f"there is a cluster {name!r} in this state directory: choose another --cluster or --state-dir")
-    registry.remove(name)
+    stores.forget(name)

@@ -58,7 +58,7 @@ class Session:
         port = _free_port(request.port)
         target = await reach(request, stack)
         server = await stack.enter_async_context(Server(self._config(stack, port), self._version))
-        token = stack.enter_context(member(server.registry, request.cluster))
+        token = stack.enter_context(member(server.clusters.lifecycle.stores, request.cluster))
         agent = await stack.enter_async_context(self._agent(server, target, token))
         started = Started(self._version, server.port, server.agents_port, target)
         entry = self._admin(stack, server, started)

@@ -31,6 +31,8 @@ def websocket(*headers: tuple[bytes, bytes], target: bytes = b"/exec") -> Reques
 class FakeExchange:
     """Records everything, and wakes whoever waits for something to have happened."""
 
+    agent = ""
+
     def __init__(self) -> None:
         self.heads: list[ResponseBlock] = []
         self.data = b""

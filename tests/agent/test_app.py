@@ -13,6 +13,7 @@ import pytest
 
 from agent.app import AgentApp
 from agent.config import load
+from agent.renewal import RenewalTiming
 from agent.settings import ConfigError
 from tests.agent.apiserver import Client, Script, ScriptedServer
 from tests.agent.pki import Authority
@@ -113,9 +114,7 @@ async def bed(authority: Authority, tmp_path: Path) -> AsyncIterator[Bed]:
         ScriptedServer(pair.server_context(tmp_path), script) as server,
         Stub(authority, tmp_path / "stub", timing=Timing()) as stub,
     ):
-        stub.book.keys["a" * 16] = type(stub.book.keys["join-a"])(
-            proof.join_key("a" * 16, SECRET), "alpha", time.time() + 3600
-        )
+        stub.book.add("a" * 16, "alpha")
         (tmp_path / "ca.crt").write_text(authority.pem)
         kubeconfig = {
             "current-context": "c",
@@ -221,6 +220,60 @@ async def test_cancelled_with_streams_it_ends_them_and_leaves_nothing(bed: Bed) 
             asked = [ask(bed.stub, head=request(b"/stream")) for _ in range(5)]
             await eventually(lambda: all(one.body for one in asked))
         assert all(one.reset is not None for one in asked)
+
+
+# --- enrolment
+
+
+async def test_a_state_directory_makes_the_token_needless_after_the_first_start(bed: Bed, tmp_path: Path) -> None:
+    state = {"state_dir": str(tmp_path / "state")}
+    async with bed.running(**state):
+        pass
+    assert len(bed.stub.book.requests) == 1
+    config = json.loads(bed.config.read_text())
+    del config["joinToken"]
+    bed.config.write_text(json.dumps(config))
+    async with bed.running(**state):
+        assert (await answered(bed)).body == b"ok"
+    assert len(bed.stub.book.requests) == 1
+
+
+async def test_without_a_certificate_and_a_token_it_does_not_start(bed: Bed, tmp_path: Path) -> None:
+    config = json.loads(bed.config.read_text())
+    del config["joinToken"]
+    bed.config.write_text(json.dumps(config))
+    for state in ({}, {"state_dir": str(tmp_path / "state")}):
+        with pytest.raises(ConfigError, match="set joinTokenFile"):
+            await bed.app(**state).run()
+
+
+async def test_an_identity_of_another_cluster_stops_it(bed: Bed, tmp_path: Path) -> None:
+    state = {"state_dir": str(tmp_path / "state")}
+    async with bed.running(**state):
+        pass
+    bed.api.uid = "uid-of-another"
+    with pytest.raises(ConfigError, match="move the file away"):
+        await bed.app(**state).run()
+    assert len(bed.stub.book.requests) == 1
+
+
+async def test_stop_while_it_waits_to_be_accepted(bed: Bed) -> None:
+    bed.stub.book.waiting.add("alpha")
+    app = bed.app()
+    task = asyncio.create_task(app.run())
+    await eventually(lambda: bed.stub.book.requests)
+    app.stop()
+    await asyncio.wait_for(task, 2.0)
+
+
+async def test_a_certificate_is_renewed_in_a_running_agent(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.app.RenewalTiming", lambda: RenewalTiming(look=0.05))
+    bed.stub.book.lifetime = 2.0  # backdated by 300 s: due at once
+    async with bed.running():
+        (session,) = bed.stub.sessions.all()
+        bed.stub.book.lifetime = 86_400.0
+        await eventually(lambda: bed.stub.book.renewals)
+        assert bed.stub.sessions.all() == [session]
 
 
 # --- an API server that answers nobody (agent.silence)

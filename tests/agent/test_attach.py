@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 
-from agent.attach import Attaching
 from agent.backoff import BackOff
+from agent.enrolment import Asking
 from agent.links import LinkPoolLimits
 from agent.session import Identity
+from agent.settings import JoinToken
 from stub.errors import NoAgent
 from tests.agent.pki import Authority
+from tests.support.agentauthority import Book
 from tests.support.attached import (
     HOST,
     Answering,
     Asked,
-    Book,
     Real,
     Stub,
     ask,
@@ -127,7 +128,7 @@ async def test_where_one_server_refuses_the_next_one_is_asked(authority: Authori
     async with (
         nothing_left(),
         Stub(authority, tmp_path / "a", book=nobody) as standby,
-        Stub(authority, tmp_path / "b") as holder,
+        Stub(authority, tmp_path / "b", book=Book(ca=nobody.ca)) as holder,
         Real(holder, servers=(standby.name, holder.name)),
     ):
         await eventually(lambda: holder.sessions.all())
@@ -137,7 +138,7 @@ async def test_where_one_server_refuses_the_next_one_is_asked(authority: Authori
 async def test_where_one_server_says_nothing_the_next_one_is_asked(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.attach.GREETING", 0.3)
+    monkeypatch.setattr("agent.knock.GREETING", 0.3)
     tls = authority.issue("mute", HOST).server_context(tmp_path)
     mute = await asyncio.start_server(lambda _reader, _writer: None, HOST, 0, ssl=tls)
     address = f"{HOST}:{mute.sockets[0].getsockname()[1]}"
@@ -150,18 +151,18 @@ async def test_an_epoch_below_the_remembered_one_is_refused_until_it_is_forgotte
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with nothing_left(), Stub(authority, tmp_path / "one", epoch=9) as first, attached(first) as real:
-        assert real.agent._epochs[0] == 9
+        assert real.agent._epochs.highest == 9
         port = first.port
         await first.door.stop()
         first.sessions.close("cut by the test")
-        stale = Stub(authority, tmp_path / "two", epoch=8)
+        stale = Stub(authority, tmp_path / "two", epoch=8, book=first.book)
         stale.port = port
         async with stale:
             await asyncio.sleep(0.6)
             assert not stale.sessions.all()
-            monkeypatch.setattr("agent.attach.EPOCH_MEMORY", 0.1)
+            monkeypatch.setattr("agent.epochs.MEMORY", 0.1)
             await eventually(lambda: stale.sessions.all())
-            assert real.agent._epochs[0] == 8
+            assert real.agent._epochs.highest == 8
 
 
 async def test_a_head_of_another_epoch_is_refused(stub: Stub) -> None:
@@ -187,7 +188,7 @@ async def test_whoever_is_sent_away_by_a_draining_server_knocks_at_once(authorit
     async with (
         nothing_left(),
         Stub(authority, tmp_path / "a") as first,
-        Stub(authority, tmp_path / "b") as second,
+        Stub(authority, tmp_path / "b", book=first.book) as second,
         attached(first, servers=(first.name, second.name), backoff=BackOff(lambda: 0.5, first=0.05, spread=10.0)),
     ):
         first.sessions.drain()
@@ -308,7 +309,7 @@ async def test_a_stub_that_drains_sends_its_agents_to_the_next_and_finishes(
     async with (
         nothing_left(),
         Stub(authority, tmp_path / "a") as first,
-        Stub(authority, tmp_path / "b") as second,
+        Stub(authority, tmp_path / "b", book=first.book) as second,
         attached(first, handler, servers=(first.name, second.name)) as real,
     ):
         asked = ask(first)
@@ -411,5 +412,6 @@ async def test_a_welcome_whose_secret_is_no_base64_is_no_crash(
 
 
 def test_the_secrets_are_in_no_representation() -> None:
-    setting = Attaching("alpha", "uid", "agent", "join-a", b"very-secret", "test")
-    assert "very-secret" not in repr(setting) + repr(Identity("s", b"very-secret"))
+    asking = Asking("agent", "test", "1" * 32, JoinToken("join-a", b"very-secret"))
+    assert "very-secret" not in repr(asking) + repr(Identity("s", b"very-secret"))
+    assert "private" not in repr(Book().issued()).lower()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.attaching import AttachFailed, Greeting
+from agent.attaching import AttachFailed, LinkGreeting
 from tunnel import proof
 from tunnel.adapter import LinkConnection
 from tunnel.batch import Batch
@@ -88,7 +88,7 @@ class Talk:
 
     def __init__(self, *, own: bool = False, answer: Callable[[Challenge], Hello] | None = None) -> None:
         self.frames = Frames()
-        self.greeting = Greeting(answer or self._answer, self._admit, own=own)
+        self.greeting = LinkGreeting(answer or self._answer, self._admit, own=own)
         batch = Batch(asyncio.get_running_loop().call_soon)
         self.connection = LinkConnection(Plain(), self.greeting, batch, LIMITS)
         self.wire = Wire()
@@ -123,7 +123,7 @@ async def test_a_challenge_is_answered_and_a_welcome_attaches() -> None:
     assert b'"hello"' in talk.wire.written
     assert not talk.greeting.attached.done()
     talk.say(WELCOME)
-    assert (await talk.greeting.attached) is not None
+    await talk.greeting.attached
     assert [welcome.session for welcome in talk.admitted] == ["a" * 32]
 
 
@@ -156,7 +156,7 @@ REFUSED: dict[str, bytes] = {
     "a negative epoch": _challenge(epoch=-1),
     "a frame that is no control message": encode(DATA, 0, 1, b"x"),
     "a control message that is no JSON": encode(CONTROL, payload=b"hi"),
-    "a frame that is too large": HEADER.pack(CONTROL, 0, 16 * 1024 + 1, 0),
+    "a frame that is too large": HEADER.pack(CONTROL, 0, 64 * 1024 + 1, 0),
     "two challenges": CHALLENGE + CHALLENGE,
     "a welcome without a session": CHALLENGE + encode(CONTROL, payload=b'{"kind": "welcome", "version": 1}'),
     "a welcome of no version": CHALLENGE + WELCOME.replace(b'"version": 1', b'"version": 0'),

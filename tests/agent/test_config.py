@@ -52,12 +52,15 @@ def test_everything_can_come_from_the_environment(tmp_path: Path) -> None:
     }
     settings = load(None, env, {})
     assert settings.servers == (Address("a.test", 8443), Address("b.test"))
+    assert settings.join_token is not None
     assert settings.join_token.id == ID
 
 
 def test_a_token_of_a_stronger_source_replaces_a_weaker_ones_file(tmp_path: Path) -> None:
     file = write(tmp_path, {**BASE, "joinToken": None, "joinTokenFile": "/missing"})
-    assert load(file, {"KULVERT_AGENT_JOIN_TOKEN": TOKEN}, {}).join_token.id == ID
+    token = load(file, {"KULVERT_AGENT_JOIN_TOKEN": TOKEN}, {}).join_token
+    assert token is not None
+    assert token.id == ID
     with pytest.raises(ConfigError, match="keep one"):
         load(write(tmp_path, {**BASE, "joinTokenFile": "/missing"}), {}, {})
 
@@ -93,6 +96,10 @@ def test_variables_of_a_kubernetes_service_named_kulvert_agent_pass(tmp_path: Pa
         ("exchanges", 0), ("exchanges", True), ("exchanges", "x"), ("exchanges", 1.5), ("maxLinks", -1),
         ("linkNames", ["*"]), ("linkNames", ["a b"]), ("linkNames", ["*.*.a"]), ("agent", "a\nb"), ("caFile", ["x"]),
         ("allowProtected", [1]), ("joinToken", 5), ("joinTokenFile", "/missing"),
+        ("readOnly", "yes"), ("readOnly", 1), ("interactive", []), ("allowPassThrough", "True"),
+        ("managedServiceAccounts", 0), ("allowPaths", ["api/*"]), ("denyPaths", []), ("allowVerbs", ["GET"]),
+        ("denyVerbs", ["get list"]), ("allowNamespaces", ["Team"]), ("denyNamespaces", ["a/b"]),
+        ("denyNamespaces", []), ("denyUsers", ["a\nb"]), ("denyGroups", ["x"] * 300), ("denyUsers", ["x" * 2000]),
     ],
 )  # fmt: skip
 def test_wrong_values_name_their_setting(key: str, value: object, tmp_path: Path) -> None:
@@ -104,7 +111,7 @@ def test_wrong_values_name_their_setting(key: str, value: object, tmp_path: Path
     assert key in str(caught.value) or "join token" in str(caught.value)
 
 
-@pytest.mark.parametrize("missing", ["servers", "cluster", "joinToken"])
+@pytest.mark.parametrize("missing", ["servers", "cluster"])
 def test_what_is_missing_is_named(missing: str, tmp_path: Path) -> None:
     values = {key: value for key, value in BASE.items() if key != missing}
     with pytest.raises(ConfigError, match=missing):
@@ -119,6 +126,31 @@ def test_what_is_no_file_of_settings(content: str, tmp_path: Path) -> None:
         load(file, {}, {})
     with pytest.raises(ConfigError, match="cannot read"):
         load(tmp_path / "missing", {}, {})
+
+
+def test_the_owners_policy_is_what_the_settings_say(tmp_path: Path) -> None:
+    values = {**BASE, "allowPassThrough": True, "readOnly": True, "denyNamespaces": ["kube-*"], "denyUsers": ["eve"]}
+    policy = load(write(tmp_path, values), {"KULVERT_AGENT_INTERACTIVE": "false"}, {}).policy()
+    assert policy.allow_pass_through
+    assert policy.rules is not None
+    refusals = [
+        policy.rules.of_request(b"POST", b"/api/v1/namespaces/a/pods", False),
+        policy.rules.of_request(b"GET", b"/api/v1/namespaces/kube-system/pods", False),
+        policy.rules.of_identity("eve", ()),
+    ]
+    assert [refusal.rule for refusal in refusals if refusal] == ["readOnly", "denyNamespaces", "denyUsers"]
+
+
+def test_by_default_no_rule_is_asked_and_nothing_is_passed_through(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, BASE), {}, {})
+    assert settings.policy().rules is None
+    assert not settings.policy().allow_pass_through
+    assert not settings.managed_service_accounts
+
+
+def test_a_join_token_is_for_the_first_enrolment_alone(tmp_path: Path) -> None:
+    values = {key: value for key, value in BASE.items() if key != "joinToken"}
+    assert load(write(tmp_path, values), {}, {}).join_token is None
 
 
 def test_every_setting_is_explained() -> None:

@@ -56,7 +56,7 @@ def dialler(
 ) -> Dialler:  # fmt: skip
     allowed = Allowed(tuple(Address.parse(server) for server in servers), names)
     tls = verifying_context(authority.pem)
-    return Dialler(DialSettings(allowed, tls, proxies or Proxies(), proxy_tls, server_name, timeout=2.0))
+    return Dialler(DialSettings(allowed, proxies or Proxies(), proxy_tls, server_name, timeout=2.0), tls)
 
 
 async def spoken(connected: tuple[asyncio.Transport, Line]) -> Line:

@@ -10,7 +10,7 @@ from agent.access import ApiServer, FixedAccess, verifying_context
 from agent.clusterid import ClusterIdError, cluster_id
 from agent.health import Health, HealthReport, HealthTiming, probe
 from agent.pool import PoolLimits
-from agent.question import MAX_ANSWER, ask
+from agent.question import MAX_ANSWER, Reply, ask
 from tests.agent.apiserver import Client, Script, answering
 from tests.agent.conftest import TOKEN, Before
 from tests.agent.pki import Authority
@@ -145,3 +145,8 @@ async def test_an_api_server_out_of_reach_or_of_another_ca_is_named(before: Befo
         with pytest.raises(ClusterIdError, match="check the CA") as caught:
             await cluster_id(world.pool)
         assert not caught.value.temporary
+
+
+def test_what_was_answered_is_in_no_repr() -> None:
+    """The agent's key comes in an answer (its Secret), and so do tokens of managed service accounts."""
+    assert repr(Reply(200, b"planted")) == "Reply(status=200)"

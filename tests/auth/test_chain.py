@@ -21,7 +21,7 @@ class Scripted:
         self.expires = expires
         self.asked = 0
 
-    def authenticate(self, credentials: Credentials, now: float) -> Identity | None:
+    def authenticate(self, credentials: Credentials, now: float, cluster: str = "") -> Identity | None:
         self.asked += 1
         if self.certificate and credentials.certificate is None:
             return None
@@ -50,7 +50,7 @@ def test_nobody_is_anonymous() -> None:
     with pytest.raises(NoCredentials):
         chain.authenticate(Credentials(), NOW)
     with pytest.raises(NoCredentials):
-        chain.authenticate(Credentials(remote_headers=True), NOW)
+        chain.authenticate(Credentials(remote_headers=()), NOW)
     for header in (b"", b"Basic eA==", b"Bearer"):
         with pytest.raises(AuthenticationFailed, match="no authenticator"):
             chain.authenticate(Credentials(header), NOW)

@@ -6,7 +6,7 @@ import pytest
 
 from auth.grants import Grant
 from auth.grantsyaml import parse_grants
-from auth.impersonation import StaticIdentity
+from auth.impersonation import AsWhom
 from auth.yamlnodes import YamlError
 
 WHOLE = """\
@@ -36,7 +36,7 @@ def test_every_field_is_read() -> None:
             frozenset({"jane"}),
             frozenset({"dev"}),
             ("prod-*", "edge"),
-            StaticIdentity("viewer", ("viewers",)),
+            AsWhom("viewer", ("viewers",)),
             frozenset({"system:masters"}),
             True,
         ),
@@ -65,7 +65,7 @@ def test_no_grants_are_written_as_an_empty_list() -> None:
         ("name: jane", "name: ''", "grants[0].subjects[1].name: must be a non-empty string"),
         ("name: jane", "name: 42", "must be a non-empty string"),
         ("name: jane", "name: [jane]", "must be a non-empty string"),
-        ("kind: User", "kind: user", "grants:7: grants[0].subjects[1].kind: must be User or Group"),
+        ("kind: User", "kind: user", "grants:7: grants[0].subjects[1].kind: must be User, Group or ServiceAccount"),
         ("{kind: User, name: jane}", "{kind: Group, name: dev}", "the subject is there twice"),
         ("{kind: User, name: jane}", "jane", "must be a mapping"),
         ("{kind: User, name: jane}", "{kind: User, name: jane, namespace: x}", "unknown field"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from auth.identity import BadIdentity, Credentials, Identity, credential_extra
 
 
 def test_credentials_and_their_errors_never_show_the_secret() -> None:
-    credentials = Credentials(b"Bearer planted-secret", b"planted-certificate", remote_headers=True)
+    credentials = Credentials(
+        b"Bearer planted-secret", b"planted-certificate", remote_headers=((b"x-remote-user", b"planted-name"),)
+    )
     for shown in (repr(credentials), str(credentials), f"{credentials}"):
         assert "planted" not in shown
     assert repr(credentials) == "<Credentials: authorization, certificate, remote headers>"
@@ -63,8 +67,15 @@ def test_the_credential_id_is_the_extra_that_kubernetes_uses() -> None:
     assert credential_extra("JTI=1") == (("authentication.kubernetes.io/credential-id", ("JTI=1",)),)
 
 
-def test_remote_headers_make_other_credentials() -> None:
-    assert Credentials(b"x", remote_headers=True).digest != Credentials(b"x").digest
+PAIRS = st.none() | st.lists(st.tuples(st.binary(max_size=3), st.binary(max_size=3)), max_size=3).map(tuple)
+
+
+@example(((b"a", b"bc"),), ((b"ab", b"c"),))
+@example((), None)
+@given(PAIRS, PAIRS)
+def test_other_remote_headers_make_other_credentials(one: Any, two: Any) -> None:
+    shown = [Credentials(b"x", b"y", headers).digest for headers in (one, two)]
+    assert (shown[0] == shown[1]) == (one == two)
 
 
 @pytest.mark.parametrize("field", range(5))

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from auth.pki import CertificateAuthority, Issued
 from auth.statefile import StateFileError
+from auth.x509 import CertificateAuthenticator
+from tests.auth.certificates import shown
 
 NOW = 1_800_000_000.0
 
@@ -73,6 +75,21 @@ def test_names_that_x509_cannot_hold_are_refused() -> None:
             authority.issue_client(user, [], NOW, 60)
     with pytest.raises(ValueError, match="at least one name"):
         authority.issue_server([], NOW, 60)
+
+
+def test_a_users_own_key_is_certified_with_user_groups_and_uid() -> None:
+    authority = CertificateAuthority.create("kulvert", NOW)
+    for key in (ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate()):
+        certificate = authority.certify(key.public_key(), "jane", ["dev"], "u-1", NOW, 3600)
+        certificate.verify_directly_issued_by(authority.certificate)
+        assert certificate.public_key() == key.public_key()
+        identity = CertificateAuthenticator((authority.certificate,)).authenticate(shown(certificate), NOW)
+        assert identity is not None
+        assert (identity.user, identity.groups, identity.uid) == ("jane", ("dev",), "u-1")
+        assert identity.expires == NOW + 3600
+    for user, groups in (("", []), ("u" * 65, []), ("jane", [""]), ("jane", ["g" * 65])):
+        with pytest.raises(ValueError):
+            authority.certify(key.public_key(), user, groups, "", NOW, 60)
 
 
 def test_no_certificate_outlives_its_authority() -> None:

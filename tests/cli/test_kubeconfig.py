@@ -85,8 +85,8 @@ def test_merging_adds_a_context_and_leaves_the_current_one(state: Path, tmp_path
     config = yaml.safe_load(file.read_text())
     assert config["current-context"] == "mine"
     assert config["preferences"] == {"colors": True}
-    assert names(config, "contexts") == ["mine", "hub", "edge"]
-    assert names(config, "users") == ["kulvert-hub-admin", "kulvert-edge-admin"]
+    assert names(config, "contexts") == ["mine", "edge", "hub"]
+    assert names(config, "users") == ["kulvert-edge-admin", "kulvert-hub-admin"]
     assert file.stat().st_mode & 0o777 == 0o600
 
 

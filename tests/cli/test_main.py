@@ -63,7 +63,7 @@ def test_each_command_explains_itself_with_an_example(entry: object) -> None:
         (["up", "--context", "x"], "kulvert up: --context needs --kubeconfig"),
         (["up", "--port", "x"], "kulvert up: Invalid value for '--port'"),
         (["up", "--kubeconfig", "/nonexistent"], "kulvert up: Invalid value for '--kubeconfig'"),
-        (["agent"], "kulvert agent: missing settings: servers, cluster, joinToken; `kulvert agent --help` explains"),
+        (["agent"], "kulvert agent: missing settings: servers, cluster; `kulvert agent --help` explains"),
         (["serve", "--limits-held", "many"], "kulvert serve: --limits-held: 'many' is no positive whole number"),
         (["cluster", "add"], "kulvert cluster add: Missing argument 'NAME'"),
     ],

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -40,14 +41,16 @@ def prepared(home: Path) -> Path:
     state = home / "state"
     assert kulvert("cluster", "add", "edge", "--state-dir", state).exit_code == 0
     (state / "grants.yaml").write_text(GRANTS)
-    settings = {"stateDir": str(state), "listen": ["127.0.0.1:0"], "agentsListen": ["127.0.0.1:0"]}
-    settings |= {"names": ["127.0.0.1"], "audit": str(state / "audit.log")}
+    settings: dict[str, Any] = {
+        "stateDir": str(state), "listen": ["127.0.0.1:0"], "agentsListen": ["127.0.0.1:0"],
+    }  # fmt: skip
+    settings |= {"names": ["127.0.0.1"], "audit": {"logPath": [str(state / "audit.log")]}}
     (home / "server.yaml").write_text(yaml.safe_dump(settings))
     return state
 
 
 def agent_file(home: Path, state: Path, server: str, sample: SampleServer) -> Path:
-    token = kulvert("token", "create", "edge", "-q", "--state-dir", state).output
+    token = kulvert("token", "create", "edge", "-q", "--accept", "--state-dir", state).output
     (home / "token").write_text(token)
     settings = {"servers": [server], "cluster": "edge", "joinTokenFile": str(home / "token")}
     settings |= {

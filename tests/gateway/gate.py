@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from auth.authenticator import AuthenticationFailed
+from auth.authenticator import AuthenticationFailed, Authenticator
 from auth.chain import AuthenticatorChain
 from auth.grants import Decisions, Grant, Grants
 from auth.identity import Credentials, Identity
@@ -28,6 +28,7 @@ from gateway.metrics import Traffic, TrafficCollector, registry_of
 from gateway.pipeline import Pipeline
 from gateway.registry import Cluster, RegistryError, Subscriber
 from gateway.route import Router
+from gateway.settling import Settling
 from tests.gateway.wire import FakeClusters, Wire
 from tunnel.batch import Batch
 
@@ -42,7 +43,7 @@ class Tokens:
     def __init__(self) -> None:
         self.revoked: set[str] = set()
 
-    def authenticate(self, credentials: Credentials, now: float) -> Identity | None:
+    def authenticate(self, credentials: Credentials, now: float, cluster: str = "") -> Identity | None:
         token = credentials.bearer
         if token is None and credentials.certificate is not None:
             return Identity("carol", ("devs",), "", (), "x509", "X509SHA256=1", now + 3600)
@@ -144,19 +145,23 @@ async def gate(
     limits: DoorLimits | None = None,
     timeouts: DoorTimeouts | None = None,
     grants: Grants = GRANTS,
+    first: Iterable[Authenticator] = (),
 ) -> AsyncIterator[Gate]:
     """Set a gateway up, and take it down; it must have met no bug, and hold nothing when its connections are gone."""
     loop = asyncio.get_running_loop()
     time = [1_000.0]
     clusters, tokens, traffic, names = FakeClusters(), Tokens(), Traffic(), Names(["a", "b"])
-    chain = AuthenticatorChain([tokens])
+    chain = AuthenticatorChain([*first, tokens])
     checks: dict[str, Check] = {}
     sink = Lines()
     audit = AuditLog(sink, lambda flush: flush(), lambda: time[0])
     doors: list[Door] = []
     bugs: list[BaseException] = []
     metrics = registry_of([TrafficCollector(traffic, doors)])
-    management = Management(names, Decisions(grants), lambda _: Attached(1, 1), metrics, checks, "0.0.0")
+    management = Management(
+        names, Decisions(grants), lambda _: Attached(1, 1), metrics, checks, "0.0.0", lambda: time[0]
+    )
+    settling = Settling()
     runner = web.AppRunner(
         management.application(), handle_signals=False, access_log=None, keepalive_timeout=0, shutdown_timeout=0.1
     )
@@ -172,6 +177,7 @@ async def gate(
         management=Handover(runner.server, loop),
         audit=AuditTrail(audit, AuditIds(lambda size: b"\x5a" * size), lambda: time[0]),
         traffic=traffic,
+        settling=settling,
         clock=lambda: time[0],
         wall=lambda: time[0],
         large_body=limits.large_body,
@@ -183,6 +189,7 @@ async def gate(
     try:
         yield Gate(clusters, door, pipeline, tokens, traffic, names, chain, time, checks, sink, bugs)
     finally:
+        await settling.close()
         await runner.cleanup()
     assert not bugs
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
-from auth.jointoken import StoredJoinToken
-from gateway.agents import Attendance, RegistryAuthority
-from gateway.registry import Change, Cluster, RegistryError, SqliteRegistry
+from gateway.agents import Attendance, SessionPresence
+from gateway.registry import Change, Cluster, SqliteRegistry
 from stub.sessions import Sessions
-from tunnel.handshake import Refused
 
 
 class Attached:
     """One agent of a cluster."""
 
     def __init__(self, uid: str) -> None:
-        self.info = SimpleNamespace(cluster_id=uid)
+        self.info = SimpleNamespace(cluster="edge", cluster_id=uid)
         self.mux = self
         self.closed = ""
 
@@ -36,6 +34,9 @@ class Clusters:
 
     def of(self, cluster: str) -> list[Attached]:
         return self.sessions.get(cluster, [])
+
+    def all(self) -> list[Attached]:
+        return [one for found in self.sessions.values() for one in found]
 
 
 @pytest.fixture
@@ -78,26 +79,49 @@ def test_removing_and_adding_within_one_poll_sends_the_old_agents_away(
     assert session.closed == "the cluster was removed"
 
 
-def test_a_join_token_counts_as_soon_as_it_is_made(registry: SqliteRegistry, tmp_path: Path) -> None:
-    command = SqliteRegistry(tmp_path / "clusters.db")
-    command.add_join_token(StoredJoinToken("id", b"k", "edge", 9e9))
-    command.close()
-    key = RegistryAuthority(registry).join_key("id")
-    assert key is not None
-    assert key.cluster == "edge"
-    assert RegistryAuthority(registry).join_key("other") is None
+class Clock:
+    """Two clocks; people may set one of them."""
+
+    def __init__(self) -> None:
+        self.measured = 50.0
+        self.told = 1000.0
+
+    def pass_(self, seconds: float) -> None:
+        self.measured += seconds
+        self.told += seconds
 
 
-def test_where_the_registry_cannot_be_asked_the_agent_is_told_to_try_again(
-    registry: SqliteRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    registry.add(Cluster("edge"))
+def test_who_is_attached_is_there_now_and_who_was_is_gone_since() -> None:
+    clock, sessions = Clock(), Clusters(edge=[Attached("u1")])
+    presence = SessionPresence(cast(Sessions, sessions), lambda: clock.measured, lambda: clock.told)
+    presence.look()
+    clock.pass_(500)
+    assert presence.last_connected("edge", "u1") == 1500.0
+    presence.look()
+    sessions.sessions.clear()
+    for _ in range(20):
+        clock.pass_(1)
+        presence.look()
+    assert presence.last_connected("edge", "u1") == 1500.0
+    clock.told -= 400  # somebody sets the clock back: nobody has been gone for any longer
+    assert clock.told - presence.last_connected("edge", "u1") == 20.0
 
-    def broken(*_: Any) -> Any:
-        raise RegistryError("the registry's file cannot be used just now: try again")
 
-    monkeypatch.setattr(registry, "poll", broken)
-    monkeypatch.setattr(registry, "pin", broken)
-    with pytest.raises(Refused, match="try again"):
-        RegistryAuthority(registry).join_key("id")
-    assert "try again" in RegistryAuthority(registry).admit("edge", "u1")
+def test_before_its_start_a_server_knows_of_nobody_and_takes_all_for_connected() -> None:
+    clock = Clock()
+    presence = SessionPresence(cast(Sessions, Clusters()), lambda: clock.measured, lambda: clock.told)
+    clock.pass_(3)
+    assert presence.last_connected("edge", "u1") == 1000.0
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_a_server_that_stood_still_takes_nobody_for_gone(looked: bool) -> None:
+    """SIGSTOP, a frozen container, a paused machine: then all links' ends are read at once, before anybody is back."""
+    clock, sessions = Clock(), Clusters(edge=[Attached("u1")])
+    presence = SessionPresence(cast(Sessions, sessions), lambda: clock.measured, lambda: clock.told)
+    presence.look()
+    clock.pass_(90)
+    sessions.sessions.clear()
+    if looked:
+        presence.look()
+    assert presence.last_connected("edge", "u1") == clock.told

@@ -101,3 +101,30 @@ def test_a_chain_without_its_root_is_left_to_the_clients_systems(state: State, t
 
 def test_before_the_first_start_the_platforms_ca_is_expected(state: State) -> None:
     assert state.trusted(NOW) == state.authority(NOW).certificate_pem
+
+
+def test_the_next_authority_is_announced_before_it_signs(tmp_path: Path) -> None:
+    state, announced = State(tmp_path / "state"), tmp_path / "next.pem"
+    following = CertificateAuthority.create("next", NOW)
+    announced.write_bytes(following.certificate_pem)
+    made = Certificates(TlsConfig(announced_ca=announced), ("gw",), state, NOW)
+    assert made.trust.count("BEGIN CERTIFICATE") == 2
+    assert following.certificate_pem.decode() in made.trust
+    announced.write_bytes(following.certificate_pem * 2)
+    made.poll(NOW)
+    assert made.trust.count("BEGIN CERTIFICATE") == 3
+
+
+@pytest.mark.parametrize("content", [b"no certificate", b""])
+def test_an_announcement_that_no_agent_could_read_is_an_error(content: bytes, tmp_path: Path) -> None:
+    announced = tmp_path / "next.pem"
+    announced.write_bytes(content)
+    with pytest.raises(OSError, match="announcedCa"):
+        Certificates(TlsConfig(announced_ca=announced), ("gw",), State(tmp_path / "state"), NOW)
+
+
+def test_a_servers_certificate_is_no_authority_to_announce(tmp_path: Path) -> None:
+    announced = tmp_path / "next.pem"
+    announced.write_bytes(CertificateAuthority.create("next", NOW).issue_server(["gw"], NOW, 3600).certificate)
+    with pytest.raises(OSError, match="no authority"):
+        Certificates(TlsConfig(announced_ca=announced), ("gw",), State(tmp_path / "state"), NOW)

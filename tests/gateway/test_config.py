@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.config import ConfigError, ServerConfig, Setting, host_and_port, load, settings
 
-EXAMPLES = {str: "text", int: "7", float: "2.5", Path: "/a/b", Path | None: "/a/b", tuple[str, ...]: "localhost:1"}
-ALONE = {"tls.certificate", "tls.key"}
+EXAMPLES: dict[Any, str] = {
+    str: "text",
+    int: "7",
+    float: "2.5",
+    Path: "/a/b",
+    Path | None: "/a/b",
+    tuple[str, ...]: "localhost:1",
+}
+EXAMPLES[bool] = "true"
+OWN = {
+    "authentication.order": "token",
+    "tokens.issuer": "https://gateway.example",
+    "login.redirectHost": "127.0.0.1",
+    "enrolment.certificateLifetime": "86400",
+    "enrolment.requestLifetime": "600",
+    "audit.logMode": "drop",
+    "audit.webhookMode": "drop",
+}
+"""Settings that are not any text."""
+ALONE = {
+    *("tls.certificate", "tls.key", "login.issuer", "login.clientId"),
+    *("hub.tokenReview", "hub.grants", "hub.accessReview", "serviceAccounts.secretNamespaces"),
+    *("autoJoin.enabled", "autoJoin.agentsAddress"),
+}
 """Settings that need another one beside them."""
 
 
@@ -26,9 +49,9 @@ def test_nothing_has_to_be_said() -> None:
 @pytest.mark.parametrize("setting", [one for one in settings() if one.key not in ALONE], ids=lambda one: one.key)
 def test_every_setting_has_three_spellings_that_mean_the_same(setting: Setting, tmp_path: Path) -> None:
     kind, key = setting.kind, setting.key
-    example = EXAMPLES[kind]
-    nested = ": {".join(key.split(".")) + f": {example}" + "}" * key.count(".")
-    file = written(tmp_path, f"{nested}\n" if kind != tuple[str, ...] else f"{key}: [{example}]\n")
+    example = OWN.get(key, EXAMPLES[kind])
+    value = f"[{example}]" if kind == tuple[str, ...] else example
+    file = written(tmp_path, ": {".join(key.split(".")) + f": {value}" + "}" * key.count(".") + "\n")
     by_file = load(file, {}, {})
     assert by_file != ServerConfig()
     assert load(None, {setting.variable: example}, {}) == by_file
@@ -36,9 +59,9 @@ def test_every_setting_has_three_spellings_that_mean_the_same(setting: Setting, 
 
 
 def test_flags_beat_the_environment_which_beats_the_file(tmp_path: Path) -> None:
-    file = written(tmp_path, "domain: file.example\nserverId: file\naudit: none\n")
+    file = written(tmp_path, "domain: file.example\nserverId: file\nmetricsGroup: ops\n")
     config = load(file, {"KULVERT_DOMAIN": "env.example", "KULVERT_SERVER_ID": "env"}, {"domain": "flag.example"})
-    assert (config.domain, config.server_id, config.audit) == ("flag.example", "env", "none")
+    assert (config.domain, config.server_id, config.metrics_group) == ("flag.example", "env", "ops")
 
 
 @pytest.mark.parametrize(
@@ -98,3 +121,30 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 def test_what_is_under_way_is_given_less_time_than_kubernetes_gives_the_server() -> None:
     assert ServerConfig().timeouts.drain == 25.0
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("authentication: {order: [token, tokens]}", "authentication.order"),
+        ("authentication: {order: [token, token]}", "authentication.order"),
+        ("authentication: {order: []}", "authentication.order"),
+        ("hub: {tokenReview: true}", "need a hub"),
+        ("hub: {inCluster: true, audiences: []}", "hub.audiences"),
+        ("hub: {inCluster: yes}", "neither true nor false"),
+        ("adminGroups: []", "adminGroups"),
+        ("tokens: {lifetime: 100000}", "more than a day"),
+        ("tokens: {issuer: http://x}", "https"),
+        ("login: {issuer: https://x}", "go together"),
+        ("audit: {logMode: maybe}", "block or drop"),
+        ("audit: {logPath: [none, a]}", "something else"),
+        ("audit: {logMaxsize: 0}", "no positive whole number"),
+    ],
+)
+def test_settings_that_would_leave_a_door_open_or_shut_are_refused(text: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load(written(tmp_path, text + "\n"), {}, {})
+
+
+def test_what_is_off_by_default_can_be_said_to_be(tmp_path: Path) -> None:
+    assert load(written(tmp_path, "audit: {logMaxbackup: 0}\n"), {}, {}) == ServerConfig()

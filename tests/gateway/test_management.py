@@ -6,12 +6,17 @@ from __future__ import annotations
 
 import asyncio
 
+import orjson
 import pytest
 from aiohttp import web
 
+from auth.authenticator import AuthenticationUnavailable, Undecided
+from auth.decision import Decision
+from auth.grants import Decisions
 from auth.identity import Identity
 from gateway.handover import AppExchange, Caller, Handover, caller_of
 from gateway.pipeline import PUBLIC
+from gateway.registry import Cluster
 from tests.gateway.answers import read
 from tests.gateway.gate import HEADS, gate, settle
 from tunnel.errors import ExchangeReset, Hop, Reason
@@ -26,7 +31,8 @@ def get(target: bytes, token: bytes = b"", method: bytes = b"GET") -> bytes:
 
 
 def test_the_public_paths_are_these() -> None:
-    assert {b"/healthz", b"/livez", b"/readyz"} == PUBLIC
+    published = {b"/openid/v1/jwks", b"/.well-known/openid-configuration", b"/.well-known/kulvert-configuration"}
+    assert {b"/healthz", b"/livez", b"/readyz"} | published == PUBLIC
 
 
 @pytest.mark.parametrize("path", [b"/healthz", b"/livez", b"/readyz"])
@@ -250,3 +256,39 @@ async def test_a_cancelled_request_is_heard_of_no_more() -> None:
         await settle()
         assert not sink.heads
         assert sink.error is None
+
+
+async def test_a_hub_that_cannot_be_asked_is_a_503_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> Decision:
+        raise AuthenticationUnavailable("the hub cannot be reached")
+
+    monkeypatch.setattr(Decisions, "decide", away)
+    async with gate() as g:
+        wire = g.connect()
+        wire.send(get(b"/apis/kulvert.dev/v1alpha1/clusters", b"alice"))
+        await settle(60)
+        (answer,) = read(wire.take())
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_a_list_of_many_clusters_asks_the_hub_about_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: set[str] = set()
+
+    def decide(_self: Decisions, _identity: Identity, cluster: str, *_: object) -> Decision:
+        async def asked() -> None:
+            await asyncio.sleep(0.01)
+            known.add(cluster)
+
+        if cluster not in known:
+            raise Undecided(asked)
+        return Decision(cluster != "n-7", "hub", "")
+
+    monkeypatch.setattr(Decisions, "decide", decide)
+    async with gate() as g:
+        g.names.clusters = {f"n-{number}": Cluster(f"n-{number}") for number in range(192)}
+        wire = g.connect()
+        wire.send(get(b"/apis/kulvert.dev/v1alpha1/clusters", b"alice"))
+        async with asyncio.timeout(1.0):  # one after the other would take two
+            while not (data := wire.take()):  # noqa: ASYNC110 -- another task's, in a test
+                await asyncio.sleep(0.005)
+        assert len(orjson.loads(read(data)[0].body)["items"]) == 191

@@ -1,4 +1,4 @@
-"""The clusters and join tokens of a single server: what is written stays, and what is read is in memory."""
+"""The clusters of a single server: what is written stays, and what is read is in memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auth.jointoken import StoredJoinToken
+from gateway.cluster import MARKS, TERMINATING, Mark
+from gateway.conditions import Condition
 from gateway.registry import Change, Cluster, ClusterRegistry, RegistryError, SqliteRegistry
 
 PROD = Cluster("prod", None, 1000.0, (("env", "prod"), ("zone", "eu")))
-TOKEN = StoredJoinToken("id1", b"planted-key", "prod", 2000.0)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_file_of_a_later_version_is_refused(registry: SqliteRegistry, path: Pa
     registry.close()
     database = sqlite3.connect(path)
     with database:
-        database.execute("UPDATE schema_version SET version = 99")
+        database.execute("UPDATE store_version SET version = 99")
     database.close()
     with pytest.raises(RegistryError, match="later Kulvert"):
         SqliteRegistry(path)
@@ -143,28 +143,6 @@ def test_what_another_process_writes_arrives_with_a_poll(registry: SqliteRegistr
     assert not registry.poll()
 
 
-def test_join_tokens_are_kept_found_and_removed_once(registry: SqliteRegistry) -> None:
-    registry.add_join_token(TOKEN)
-    registry.add_join_token(StoredJoinToken("id2", b"k", "edge", 1500.0))
-    with pytest.raises(RegistryError, match="already") as refused:
-        registry.add_join_token(TOKEN)
-    assert "planted" not in str(refused.value)
-    assert registry.join_token("id1") == TOKEN
-    assert registry.join_token("id1' OR '1'='1") is None
-    assert [token.id for token in registry.join_tokens()] == ["id2", "id1"]
-    assert registry.drop_expired(1500.0) == 1
-    assert registry.remove_join_token("id1")
-    assert not registry.remove_join_token("id1")
-    assert registry.join_tokens() == ()
-
-
-def test_a_removed_clusters_join_tokens_go_with_it(registry: SqliteRegistry) -> None:
-    registry.add(PROD)
-    registry.add_join_token(TOKEN)
-    registry.remove("prod")
-    assert registry.join_token("id1") is None
-
-
 @pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a.b", "a_b", "a/b", "..", "a" * 64, "é", "a\n", "a b", "a%2fb"])
 def test_a_cluster_name_is_a_dns_label(name: str) -> None:
     with pytest.raises(RegistryError, match="cluster name"):
@@ -210,11 +188,11 @@ def test_a_removal_that_could_not_be_read_is_read_at_the_next_poll(
     other.remove("prod")
     other.close()
 
-    def broken(*_: object) -> object:
+    def broken(*_: object, **__: object) -> object:
         raise sqlite3.OperationalError("unable to open database file")
 
     with monkeypatch.context() as patched:
-        patched.setattr("gateway.registry.Cluster", broken)
+        patched.setattr("gateway.clusterrows.Cluster", broken)
         with pytest.raises(RegistryError, match="try again"):
             registry.poll()
     assert registry.poll()
@@ -238,12 +216,10 @@ def test_an_agent_that_attaches_again_writes_nothing_and_a_first_one_does_not_wa
     registry.add(PROD)
     registry.add(Cluster("edge"))
     registry.pin("prod", "uid-1")
-    registry.add_join_token(TOKEN)
     writing = sqlite3.connect(path, isolation_level=None)
     writing.execute("BEGIN IMMEDIATE")
     began = time.monotonic()
     assert registry.pin("prod", "uid-1").uid == "uid-1"
-    assert registry.join_token("id1") == TOKEN
     with pytest.raises(RegistryError, match="try again"):
         registry.pin("edge", "uid-2")
     with pytest.raises(RegistryError, match="try again"):
@@ -257,12 +233,81 @@ def test_an_agent_that_attaches_again_writes_nothing_and_a_first_one_does_not_wa
     registry.close()
 
 
-def test_join_tokens_of_another_process_come_and_go_with_a_poll(registry: SqliteRegistry, path: Path) -> None:
+def test_what_others_put_on_a_cluster_stays_and_goes_with_it(registry: SqliteRegistry, path: Path) -> None:
+    registry.add(PROD)
+    registry.mark("prod", Mark.GATE, "example.com/Scanned")
+    registry.mark("prod", Mark.GATE, "example.com/Scanned")
+    registry.mark("prod", Mark.FINALIZER, "b")
+    registry.mark("prod", Mark.FINALIZER, "a")
+    registry.set_condition("prod", Condition("example.com/Scanned", "True", "Clean", "", 5.0))
+    found = registry.get("prod")
+    assert found is not None
+    assert reopened(path) == (found,)
+    assert (found.gates, found.finalizers) == (("example.com/Scanned",), ("a", "b"))
+    assert registry.unmark("prod", Mark.FINALIZER, "b")
+    assert not registry.unmark("prod", Mark.FINALIZER, "b")
+    registry.remove("prod")
+    registry.add(PROD)
+    assert reopened(path) == (PROD,)
+
+
+def test_what_was_written_late_for_a_cluster_that_went_is_not_the_next_ones(
+    registry: SqliteRegistry, path: Path
+) -> None:
+    """The server, which has not polled yet, writes a condition for a name that the command has freed."""
+    registry.add(PROD)
+    command = SqliteRegistry(path)
+    command.remove("prod")
+    registry.set_conditions({"prod": [Condition("Available", "True", "AgentsReady")]})
+    command.add(Cluster("prod", None, 9.0))
+    command.close()
+    assert reopened(path) == (Cluster("prod", None, 9.0),)
+
+
+def test_marks_are_words_and_bounded_and_none_is_put_on_what_goes(registry: SqliteRegistry) -> None:
+    registry.add(PROD)
+    for bad in ("", "-a", "a b", "a" * 300, "a\n"):
+        with pytest.raises(RegistryError, match="is no gate"):
+            registry.mark("prod", Mark.GATE, bad)
+    for number in range(MARKS):
+        registry.mark("prod", Mark.GATE, f"g{number}")
+    with pytest.raises(RegistryError, match="already"):
+        registry.mark("prod", Mark.GATE, "one-more")
+    registry.terminate("prod")
+    with pytest.raises(RegistryError, match="being removed"):
+        registry.mark("prod", Mark.FINALIZER, "late")
+
+
+def test_a_name_is_given_to_another_cluster_by_who_knows_whose_it_is(registry: SqliteRegistry, path: Path) -> None:
+    registry.add(PROD)
+    registry.pin("prod", "uid-1", 10.0)
+    heard: list[tuple[Change, str | None]] = []
+    registry.subscribe(lambda change, cluster: heard.append((change, cluster.uid)))
+    with pytest.raises(RegistryError, match="meanwhile"):
+        registry.switch("prod", "uid-0", "uid-2", 20.0)
+    assert registry.switch("prod", "uid-1", "uid-2", 20.0).accepted == 20.0
+    assert heard == [(Change.REMOVED, "uid-1"), (Change.ADDED, "uid-2")]
+    assert reopened(path)[0].uid == "uid-2"
+
+
+def test_a_cluster_that_is_to_go_says_so_to_other_processes(registry: SqliteRegistry, path: Path) -> None:
+    registry.add(PROD)
     other = SqliteRegistry(path)
-    other.add_join_token(TOKEN)
-    registry.poll()
-    assert registry.join_token("id1") == TOKEN
-    other.remove_join_token("id1")
+    other.terminate("prod")
+    assert other.terminate("prod").phase == TERMINATING
     other.close()
     registry.poll()
-    assert registry.join_token("id1") is None
+    found = registry.get("prod")
+    assert found is not None
+    assert found.phase == TERMINATING
+
+
+def test_a_file_of_the_first_version_is_taken_over(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    old = sqlite3.connect(path)
+    old.execute("CREATE TABLE cluster (name TEXT PRIMARY KEY, uid TEXT, created REAL NOT NULL, labels TEXT NOT NULL)")
+    old.execute("INSERT INTO cluster VALUES ('prod', 'uid-1', 1000.0, '{}')")
+    old.commit()
+    old.close()
+    path.chmod(0o600)
+    assert reopened(path) == (Cluster("prod", "uid-1", 1000.0),)

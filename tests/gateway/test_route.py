@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from gateway.route import Router
 from tunnel.errors import HeadError
+from tunnel.requestinfo import request_info
 
 PATHS = Router()
 HOSTS = Router("clusters.example.com")
@@ -110,3 +115,47 @@ def test_a_malformed_name_below_the_domain_is_refused(host: bytes) -> None:
 def test_the_host_wins_over_the_path() -> None:
     route = HOSTS.route(b"/clusters/b/api", b"a.clusters.example.com")
     assert (route.cluster, route.target) == ("a", b"/clusters/b/api")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/namespaces/../../x", "/api/..", "/api/.", "/./api", "/api/%2e%2e/x", "/api/%2E./x", "/api/.%2e",
+        "/api/%2e", "/api/a%2fb", "/api/a%2Fexec", "/api/a%5cb", "/api/a\\b", "//api", "/api//v1", "/api/v1//",
+        "/api;x=1/v1", "/api/%3bx", "/api/a%00", "/api/a\0", "/api/%0d%0aX:y", "/api/a b", "/api/a#b", "/api/a%",
+        "/api/a%2", "/api/a%zz", "/api/a%252fb", "/api/%252e%252e/x", "/api/%c0%ae%c0%ae/x", "/api/%c0%af",
+        "/api/%ff", "/api/%ed%a0%80", "/api/\x7f", "/api/é",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("prefix", ["/clusters/a", ""])
+def test_no_path_that_reads_two_ways_gets_through(path: str, prefix: str) -> None:
+    with pytest.raises(HeadError):
+        PATHS.route(f"{prefix}{path}".encode(), b"gateway")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/api/v1/namespaces/kube-system/pods/a.b-c/log", "/openapi/v3/apis/apps/v1", "/api/v1/...", "/api/v1/a..b",
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:node",
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+        "/api/v1/namespaces/a/services/https:foo:443/proxy/",
+        "/api/v1/namespaces/a/services/foo/proxy/a%20b/caf%C3%A9",
+    ],
+)  # fmt: skip
+def test_ordinary_paths_get_through_as_they_are(path: str) -> None:
+    assert PATHS.route(f"/clusters/a{path}".encode(), b"gateway").target == path.encode()
+
+
+@given(st.text(max_size=20))
+@example("..")
+@example("a/exec")
+def test_a_name_that_gets_through_stays_one_segment(name: str) -> None:
+    try:
+        path = b"/api/v1/namespaces/other/pods/" + quote(name, safe="").encode()
+        route = PATHS.route(b"/clusters/a" + path, b"gateway")
+    except (UnicodeEncodeError, HeadError):
+        return
+    if name:
+        info = request_info("GET", route.target)
+        assert (info.name, info.subresource) == (name, "")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from auth.grantsfile import GrantsFile
+from gateway.auditsettings import AuditSettings
 from gateway.config import ServerConfig, TlsConfig
 from gateway.server import Server
 from tests.gateway.test_certificates import Configured
@@ -27,7 +28,11 @@ async def serving(at: Path, tls: TlsConfig | None = None) -> AsyncIterator[Serve
     state.mkdir(mode=0o700)
     (state / "grants.yaml").write_text(GRANTS)
     config = ServerConfig(
-        listen=(LOCAL,), agents_listen=(LOCAL,), state_dir=state, audit="none", tls=tls or TlsConfig()
+        listen=(LOCAL,),
+        agents_listen=(LOCAL,),
+        state_dir=state,
+        audit=AuditSettings(log_path=("none",)),
+        tls=tls or TlsConfig(),
     )
     async with Server(config, "0.0.0") as server:
         yield server

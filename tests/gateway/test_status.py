@@ -108,6 +108,8 @@ def test_a_warning_is_one_header_value(text: str) -> None:
         (b"/apis", True),
         (b"/apis/apps/v1", False),
         (b"/version", True),
+        (b"/apis/authentication.k8s.io/v1/selfsubjectreviews", True),
+        (b"/apis/authentication.k8s.io/v1/tokenreviews", False),
         (b"/openapi/v3", True),
         (b"/api/v1/pods", False),
         (b"/apis/apps/v1/deployments", False),

@@ -15,6 +15,8 @@ from tunnel.ports import Headers, RequestBlock, ResponseBlock, ResponseSink
 class FakeExchange:
     """Records what the gateway sends, and answers as the test says."""
 
+    agent = "agent-1"
+
     def __init__(self, cluster: str, head: RequestBlock, sink: ResponseSink) -> None:
         self.cluster = cluster
         self.head = head

@@ -10,10 +10,15 @@ from structlog.testing import capture_logs
 from stub.errors import AgentSilent, Draining, NoAgent, SessionOverloaded
 from stub.session import AgentInfo, Session
 from stub.sessions import Sessions
+from stub.standing import Standing
+from tests.support.agentauthority import Book
 from tests.support.attached import Asked, eventually, get
+from tunnel.calls import Calls
 from tunnel.errors import ExchangeReset, Hop, ProtocolError, Reason
 from tunnel.limits import KIB, LinkLimits, Timing
 from tunnel.stubmux import StubMux
+
+BOOK = Book()
 
 
 class Time:
@@ -26,13 +31,20 @@ class Time:
         return self.now
 
 
-def make(sessions: Sessions, name: str, cluster: str = "alpha", *, exchanges: int = 10) -> Session:
+def make(
+    sessions: Sessions, name: str, cluster: str = "alpha", *, exchanges: int = 10, book: Book | None = None
+) -> Session:
     """A session without a connection, added."""
     mux = StubMux(
         epoch=1, max_exchanges=exchanges, peer_credit=64 * KIB, clock=Time(), limits=LinkLimits(),
         timing=Timing(), on_message=lambda message: session.on_message(message), on_bug=lambda _exchange, _error: None,
     )  # fmt: skip
-    session: Session = Session(name * 32, b"s", AgentInfo(cluster, "uid", name, "i", "test", ""), mux, 4)
+    book = book or BOOK
+    calls = Calls(mux.shared.message, {})
+    known = book.certificate(book.identity(cluster, "uid").der)
+    standing = Standing(book, known, sessions._clock, book.wall)
+    info = AgentInfo(cluster, "uid", name, "i", "test", "")
+    session: Session = Session(name * 32, b"s", info, mux, calls, standing, 4)
     sessions.add(session)
     return session
 
@@ -86,6 +98,8 @@ def test_an_agent_whose_api_server_is_not_ready_comes_last(sessions: Sessions) -
     assert (state.agents, state.ready, state.message) == (2, 1, "no etcd")
     sessions.remove(sessions.of("alpha")[1])
     assert chosen(sessions) == "a"  # better than nobody: its answer says what is wrong
+    a.on_message({"kind": "health", "ready": True, "latencyMs": 5, "message": "its certificate cannot be renewed"})
+    assert sessions.state("alpha").message == "its certificate cannot be renewed"
     a.on_message({"kind": "health", "ready": True, "latencyMs": 5})
     assert sessions.state("alpha").ready == 1
 

@@ -12,21 +12,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from agent.access import verifying_context
 from agent.address import Address, Allowed
 from agent.attach import Agent
 from agent.attach import Attaching as AgentSetting
 from agent.backoff import BackOff
 from agent.dial import Dialler, DialSettings
+from agent.enrolment import Asking, Enrolment, request
+from agent.identityfile import AgentIdentity, IdentityFile, new_key
 from agent.links import LinkPoolLimits
+from agent.membership import Membership
+from agent.settings import JoinToken
+from agent.trust import Trust
 from stub.attaching import Attachment
-from stub.authority import JoinKey
 from stub.door import AgentsDoor
 from stub.sessions import Sessions
 from tests.agent.pki import Authority
+from tests.support.agentauthority import SECRET as SECRET
+from tests.support.agentauthority import Book
 from tunnel import proof
 from tunnel.batch import Batch
 from tunnel.carriage import WebSocketClient
+from tunnel.enrolment import EnrolHello
 from tunnel.errors import ExchangeReset
 from tunnel.frames import CONTROL, Frame, FrameReader, encode
 from tunnel.handshake import Challenge, Hello, Welcome
@@ -37,8 +43,8 @@ from tunnel.ports import AgentExchange, Headers, RequestBlock, RequestSink, Resp
 QUICK = Timing(hello=0.4, ping_after=0.2, dead_after=1.0, ack_deadline=0.2, progress=1.0, flush=1.0, sweep=0.02)
 """The protocol's times, shortened for tests."""
 UID = "uid-of-alpha"
-SECRET = b"s" * 32
 HOST = "127.0.0.1"
+TOKEN = JoinToken("join-a", SECRET)
 
 
 async def eventually(question: Callable[[], object], timeout: float = 3.0) -> None:
@@ -69,36 +75,18 @@ async def nothing_left() -> AsyncIterator[None]:
     await eventually(lambda: asyncio.all_tasks() <= tasks and sockets() <= held)
 
 
-class Book:
-    """An `AgentAuthority` in memory: the token `join-a` is good for cluster alpha, `join-b` for beta."""
-
-    def __init__(self) -> None:
-        later = time.time() + 3600
-        self.keys = {
-            token: JoinKey(proof.join_key(token, SECRET), cluster, later)
-            for token, cluster in (("join-a", "alpha"), ("join-b", "beta"))
-        }
-        self.pins: dict[str, str] = {"alpha": "", "beta": ""}
-
-    def join_key(self, token_id: str) -> JoinKey | None:
-        return self.keys.get(token_id)
-
-    def admit(self, cluster: str, cluster_id: str) -> str:
-        if cluster not in self.pins:
-            return f"cluster {cluster!r} is not registered"
-        pinned = self.pins[cluster] = self.pins[cluster] or cluster_id
-        return "" if pinned == cluster_id else f"cluster {cluster!r} is pinned to another cluster"
-
-
 class Stub:
     """The server's half: door, sessions and their sweep. An async context."""
 
     def __init__(self, authority: Authority, directory: Path, **setting: Any) -> None:
         self.ca = authority.pem
         directory.mkdir(exist_ok=True)
-        self._tls = authority.issue("stub", HOST, "localhost").server_context(directory)
-        self._more = setting
         self.book: Book = setting.pop("book", None) or Book()
+        self._tls = authority.issue("stub", HOST, "localhost").server_context(directory)
+        if setting.pop("asks", True):  # agents for their certificates: a load balancer before it would not
+            self._tls.load_verify_locations(cadata=self.book.ca.certificate_pem.decode())
+            self._tls.verify_mode = ssl.CERT_OPTIONAL
+        self._more = setting
         self.port = 0
         self.sessions: Sessions
         self.door: AgentsDoor
@@ -110,6 +98,7 @@ class Stub:
         self.sessions = Sessions(clock=loop.time, interval=timing.sweep)
         self.sessions.start()
         defaults: dict[str, Any] = {"server": "stub-1", "epoch": 7, "timing": timing, "clock": loop.time}
+        defaults["wall"] = lambda: self.book.wall()  # a test may put its own there
         self.setting = Attachment(self.book, self.sessions, **defaults | self._more)
         self.door = AgentsDoor(self.setting, Batch(loop.call_soon), self._tls)
         self.port = await self.door.start(HOST, self.port)
@@ -127,14 +116,15 @@ class Stub:
 
     async def dial(self) -> RawLink:
         """A connection that is no link yet."""
-        return await RawLink.open(self.name, self.ca)
+        return await RawLink.open(self.name, self.ca, self.book)
 
 
 class RawLink:
     """An agent's connection, byte by byte: TLS and WebSocket are done, everything else is the test's to say."""
 
-    def __init__(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, name: str, book: Book, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.name = name
+        self.book = book
         self._reader = reader
         self._writer = writer
         self._carriage = WebSocketClient(name)
@@ -142,10 +132,11 @@ class RawLink:
         self._waiting: list[Frame] = []
 
     @classmethod
-    async def open(cls, name: str, ca: str) -> Self:
+    async def open(cls, name: str, ca: str, book: Book, identity: AgentIdentity | None = None) -> Self:
         host, port = name.split(":")
-        reader, writer = await asyncio.open_connection(host, int(port), ssl=verifying_context(ca))
-        link = cls(name, reader, writer)
+        tls = Trust(ca, None).context(identity.pem() if identity is not None else None)
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
+        link = cls(name, book, reader, writer)
         writer.write(link._carriage.begin())
         return link
 
@@ -160,7 +151,7 @@ class RawLink:
         """Bytes of the link's stream."""
         self._writer.write(self._carriage.wrap([data]))
 
-    def tell(self, hello: Hello) -> None:
+    def tell(self, hello: Hello | EnrolHello) -> None:
         """A hello."""
         self.say(encode(CONTROL, payload=hello.encode()))
 
@@ -206,18 +197,35 @@ class RawLink:
                 return
 
 
-def shared_hello(challenge: Challenge, name: str, **changes: Any) -> Hello:
-    """A hello of alpha's agent as it should be, but for `changes`; `key`, `signed` and `old` change its proofs."""
-    key: bytes = changes.pop("key", proof.join_key(changes.get("token", "join-a"), SECRET))
+def shared_hello(link: RawLink, challenge: Challenge, **changes: Any) -> Hello:
+    """A hello of alpha's agent as it should be, but for `changes`; `identity`, `key` and `signed` change its proof."""
+    cluster, uid = changes.get("cluster", "alpha"), changes.get("cluster_id", UID)
+    identity: AgentIdentity = changes.pop("identity", None) or link.book.identity(cluster, uid)
+    key: proof.PrivateKey = changes.pop("key", identity.key)
     signed: dict[str, Any] = changes.pop("signed", {})
     hello = Hello(
-        1, "shared", name, proof.encode(os.urandom(32)), "", cluster="alpha", cluster_id=UID, agent="agent-1",
-        instance="1" * 32, token="join-a", software="test", exchanges=100, links=4,
+        1, "shared", link.name, proof.encode(os.urandom(32)), "", cluster=cluster, cluster_id=uid, agent="agent-1",
+        instance="1" * 32, certificate=proof.encode(identity.der), software="test", exchanges=100, links=4,
     )  # fmt: skip
     hello = replace(hello, **changes)
     said = replace(hello, **signed)
     args = (challenge.nonce, said.nonce, challenge.epoch, challenge.server, said.name)
-    return replace(hello, proof=proof.shared(key, *args, said.cluster, said.cluster_id, said.instance))
+    lines = proof.shared(*args, said.cluster, said.cluster_id, said.instance, proof.decode(said.certificate))
+    return replace(hello, proof=proof.sign(key, lines))
+
+
+def enrol_hello(link: RawLink, challenge: Challenge, **changes: Any) -> EnrolHello:
+    """A hello that asks for alpha's certificate as it should; `key` and `signed` change its proof."""
+    key: bytes = changes.pop("key", proof.join_key(changes.get("token", "join-a"), SECRET))
+    signed: dict[str, Any] = changes.pop("signed", {})
+    hello = EnrolHello(
+        1, link.name, proof.encode(os.urandom(32)), "", "join-a", "alpha", UID, "agent-1", "1" * 32,
+        request(new_key(), changes.get("cluster", "alpha"), changes.get("cluster_id", UID)), "test",
+    )  # fmt: skip
+    hello = replace(hello, **changes)
+    said = replace(hello, **signed)
+    args = (challenge.nonce, said.nonce, challenge.epoch, challenge.server, said.name)
+    return replace(hello, proof=proof.enrol(key, *args, said.cluster, said.cluster_id, said.instance, said.csr))
 
 
 def supersedes(hello: Hello, challenge: Challenge, session: str, secret: bytes) -> Hello:
@@ -236,7 +244,7 @@ def own_hello(challenge: Challenge, name: str, session: str, secret: bytes, link
 async def attach_raw(stub: Stub, **changes: Any) -> tuple[RawLink, Welcome]:
     """A raw agent whose session is up."""
     link = await stub.dial()
-    link.tell(shared_hello(await link.challenge(), link.name, **changes))
+    link.tell(shared_hello(link, await link.challenge(), **changes))
     return link, await link.welcome()
 
 
@@ -329,25 +337,44 @@ def ask(stub: Stub, cluster: str = "alpha", head: RequestBlock | None = None) ->
     return asked
 
 
+class Kept(IdentityFile):
+    """An agent that was enrolled before."""
+
+    def __init__(self, identity: AgentIdentity | None) -> None:
+        super().__init__(None)
+        self._identity = identity
+
+    def load(self, cluster: str, cluster_id: str) -> AgentIdentity | None:
+        return self._identity
+
+
 class Real:
-    """A real `Agent` with a scripted upstream half, running as a task."""
+    """A real `Agent` with a scripted upstream half, running as a task. It is enrolled already, unless it has a `state`
+    (directory), or `enrolled` is False.
+    """
 
     def __init__(self, stub: Stub, handler: Answering | None = None, **setting: Any) -> None:
         self.handler = handler or Answering()
         servers = setting.pop("servers", (stub.name,))
         backoff = setting.pop("backoff", None) or BackOff(lambda: 0.0, first=0.05, most=0.2)
+        token, state = setting.pop("token", TOKEN), setting.pop("state", None)
+        kept, enrolled = setting.pop("file", None) or IdentityFile(state), setting.pop("enrolled", state is None)
         values: dict[str, Any] = {
-            "cluster": "alpha", "cluster_id": UID, "agent": "agent-1", "token_id": "join-a",
-            "join_key": proof.join_key("join-a", SECRET), "software": "test", "timing": QUICK, "stable": 0.0,
-            "patience": 2.0, "links": LinkPoolLimits(warm=1, tidy=0.1, pause=0.05), "limits": LinkLimits(),
+            "cluster": "alpha", "cluster_id": UID, "agent": "agent-1", "software": "test", "instance": "1" * 32,
+            "timing": QUICK, "stable": 0.0, "patience": 2.0, "limits": LinkLimits(),
+            "links": LinkPoolLimits(warm=1, tidy=0.1, pause=0.05),
         }  # fmt: skip
-        tls = verifying_context(stub.ca)
-        settings = DialSettings(Allowed(tuple(Address.parse(server) for server in servers)), tls, timeout=1.0)
-        self.dialler = Dialler(settings)
-        self.agent = Agent(
-            AgentSetting(**values | setting), self.dialler, self.handler,
-            Batch(asyncio.get_running_loop().call_soon), backoff,
-        )  # fmt: skip
+        values |= setting
+        who = values["cluster"], values["cluster_id"]
+        allowed = Allowed(tuple(Address.parse(server) for server in servers))
+        self.trust = Trust(stub.ca, state)
+        self.dialler = Dialler(DialSettings(allowed, timeout=1.0), self.trust.context(None))
+        batch = Batch(asyncio.get_running_loop().call_soon)
+        file = Kept(stub.book.identity(*who)) if enrolled else kept
+        self.membership = Membership(*who, file, self.trust, self.dialler.use, lambda: stub.book.wall())
+        asking = Asking("agent-1", "test", "1" * 32, token)
+        self.enrolment = Enrolment(asking, self.membership, self.dialler, batch)
+        self.agent = Agent(AgentSetting(**values), self.enrolment, self.dialler, self.handler, batch, backoff)
         self.task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:

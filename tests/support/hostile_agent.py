@@ -13,8 +13,11 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
 
+from agent.enrolment import request as signing_request
+from agent.identityfile import AgentIdentity, new_key
 from tunnel import proof
 from tunnel.carriage import WebSocketClient
+from tunnel.enrolment import EnrolHello, Issued
 from tunnel.errors import ProtocolError
 from tunnel.frames import CONTROL, DATA, END, FLAG_MORE, HEAD, PING, PONG, Frame, FrameReader, encode
 from tunnel.handshake import Challenge, Hello, Welcome
@@ -43,6 +46,9 @@ class Request:
 class HostileLink:
     """One connection: TLS, a WebSocket, frames. PINGs are answered unless `mute`."""
 
+    door: tuple[int, ssl.SSLContext]
+    """Where it was dialled."""
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
         self._reader = reader
         self._writer = writer
@@ -57,6 +63,7 @@ class HostileLink:
             "127.0.0.1", port, ssl=tls, server_hostname="localhost", ssl_shutdown_timeout=0.5
         )
         link = cls(reader, writer, f"localhost:{port}")
+        link.door = port, tls
         writer.write(link.carriage.begin())
         return link
 
@@ -116,9 +123,10 @@ class HostileAgent(HostileLink):
     secret = b""
 
     async def attach(self, token: str, cluster: str, cluster_id: str, *, links: int = 8) -> None:
-        """Prove the join token. Raises tunnel.handshake.Refused, or Gone."""
-        challenge = await self.challenge()
-        self.say(encode(CONTROL, payload=self.hello(challenge, token, cluster, cluster_id, links).encode()))
+        """Enrol by the join token, on another connection, and attach. Raises tunnel.handshake.Refused, or Gone."""
+        identity = await enrolled(*self.door, token, cluster, cluster_id)
+        hello = self.hello(await self.challenge(), identity, cluster, cluster_id, links=links)
+        self.say(encode(CONTROL, payload=hello.encode()))
         welcome = Welcome.parse(parse_message((await self.next()).payload, 65536), own=False)
         self.session, self.secret = welcome.session, proof.decode(welcome.secret)
 
@@ -127,18 +135,22 @@ class HostileAgent(HostileLink):
         return Challenge.parse(parse_message((await self.next()).payload, 65536))
 
     def hello(
-        self, challenge: Challenge, token: str, cluster: str, cluster_id: str, links: int = 8, told: str = ""
+        self,
+        challenge: Challenge,
+        identity: AgentIdentity,
+        cluster: str,
+        cluster_id: str,
+        *,
+        links: int = 8,
+        told: str = "",
     ) -> Hello:
         """The right hello to a challenge; `told` is the cluster that it names, where that is not the proven one."""
-        token_id, secret = proof.parse_join_token(token)
         nonce, name, instance = proof.encode(secrets.token_bytes(32)), "localhost", secrets.token_hex(16)
-        signed = proof.shared(
-            proof.join_key(token_id, secret), challenge.nonce, nonce, challenge.epoch, challenge.server,
-            name, cluster, cluster_id, instance,
-        )  # fmt: skip
+        bound = (challenge.nonce, nonce, challenge.epoch, challenge.server, name)
+        lines = proof.shared(*bound, cluster, cluster_id, instance, identity.der)
         return Hello(
-            1, "shared", name, nonce, signed, cluster=told or cluster, cluster_id=cluster_id, agent="hostile",
-            instance=instance, token=token_id, exchanges=100, links=links,
+            1, "shared", name, nonce, proof.sign(identity.key, lines), cluster=told or cluster, cluster_id=cluster_id,
+            agent="hostile", instance=instance, certificate=proof.encode(identity.der), exchanges=100, links=links,
         )  # fmt: skip
 
     async def own(self, port: int, tls: ssl.SSLContext, link_id: int) -> HostileLink:
@@ -166,6 +178,24 @@ class HostileAgent(HostileLink):
             block += frame.payload
         line, *headers = block[9:].split(b"\r\n")[:-1]
         return Request(frame.exchange, frame.flags, line, headers)
+
+
+async def enrolled(port: int, tls: ssl.SSLContext, token: str, cluster: str, cluster_id: str) -> AgentIdentity:
+    """A certificate for a cluster, by a join token. Raises tunnel.handshake.Refused, or Gone."""
+    key, (token_id, secret) = new_key(), proof.parse_join_token(token)
+    csr = signing_request(key, cluster, cluster_id)
+    link = await HostileAgent.dial(port, tls)
+    try:
+        challenge = await link.challenge()
+        nonce, name, instance = proof.encode(secrets.token_bytes(32)), "localhost", secrets.token_hex(16)
+        bound = (challenge.nonce, nonce, challenge.epoch, challenge.server, name)
+        signed = proof.enrol(proof.join_key(token_id, secret), *bound, cluster, cluster_id, instance, csr)
+        hello = EnrolHello(1, name, nonce, signed, token_id, cluster, cluster_id, "hostile", instance, csr)
+        link.say(encode(CONTROL, payload=hello.encode()))
+        issued = Issued.parse(parse_message((await link.next()).payload, 65536))
+    finally:
+        await link.close()
+    return AgentIdentity.of(key, issued.certificate, cluster, cluster_id)
 
 
 @asynccontextmanager

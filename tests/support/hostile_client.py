@@ -177,9 +177,9 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
-def upgrade(target: str, *lines: str, method: str = "GET") -> bytes:
+def upgrade(target: str, *lines: str, method: str = "GET", host: str = "localhost") -> bytes:
     """A WebSocket upgrade, with RFC 6455's own key."""
-    return request(target, *UPGRADE, f"Sec-WebSocket-Key: {KEY}", *lines, method=method)
+    return request(target, *UPGRADE, f"Sec-WebSocket-Key: {KEY}", *lines, method=method, host=host)
 
 
 SWITCHED = (

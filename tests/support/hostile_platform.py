@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import yaml
 
 from auth.jointoken import JoinToken
 from auth.pki import CertificateAuthority, Issued
-from gateway.registry import Cluster, SqliteRegistry
+from gateway.registry import Cluster
 from gateway.state import State
+from gateway.stores import Stores
 from tests.support.platform import ADMINS, Grant, Platform, grant
 from tests.support.processes import Process
 
@@ -30,8 +31,18 @@ TOKENS_USER = "token-user"
 GRANTS: tuple[Grant, ...] = (
     {**grant("delegates", ["*"], users=["delegate"]), "allowUserImpersonation": True},
     grant("mallory", ["*"], users=["mallory"], groups=["system:masters", "system:nodes"]),
-    grant("protected users", ["*"], users=["system:admin", "system:serviceaccount:kulvert:kulvert-agent"]),
+    grant("protected users", ["*"], users=["system:admin"]),
     grant("everything but", ["*"], groups=["threats"]),
+    {
+        **grant("the hub's zoo", ["*"]),
+        "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": "zoo"}],
+        "impersonate": {"userPrefix": "hub:", "groupPrefix": "hub:"},
+    },
+    {
+        **grant("residents", ["*"]),
+        "subjects": [{"kind": "ServiceAccount", "cluster": RECORDED, "namespace": "default", "name": "resident"}],
+        "passThrough": True,
+    },
     ADMINS,
 )
 
@@ -39,8 +50,10 @@ GRANTS: tuple[Grant, ...] = (
 class ThreatPlatform(Platform):
     """Clusters `rogue-N` are registered, each with a join token of its own, for hostile agents."""
 
-    def __init__(self, directory: Path, *flags: str, grants: Iterable[Grant] = GRANTS) -> None:
-        super().__init__(directory, grants)
+    def __init__(
+        self, directory: Path, *flags: str, grants: Iterable[Grant] = GRANTS, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(directory, grants, settings=settings)
         self._flags = flags
         self._rogues = iter(self._register_rogues())
         self.authority = CertificateAuthority.create("some other CA", time.time())
@@ -54,14 +67,14 @@ class ThreatPlatform(Platform):
         return process
 
     def _register_rogues(self) -> list[tuple[str, str]]:
-        registry, now = SqliteRegistry(self.state / "clusters.db"), time.time()
+        stores, now = Stores.open(self.state / "clusters.db"), time.time()
         made = [(f"rogue-{number}", JoinToken.create(os.urandom)) for number in range(ROGUES)]
         try:
             for name, token in made:
-                registry.add(Cluster(name, None, now))
-                registry.add_join_token(token.stored(name, now + 3600))
+                stores.registry.add(Cluster(name, None, now))
+                stores.tokens.add(token.stored(name, now + 3600, created=now, accept=True))
         finally:
-            registry.close()
+            stores.close()
         return [(name, token.text()) for name, token in made]
 
     def rogue(self) -> tuple[str, str]:
@@ -75,7 +88,7 @@ class ThreatPlatform(Platform):
 
     def token(self, user: str = TOKENS_USER, groups: Iterable[str] = ("kulvert:admins",), lifetime: float = 600) -> str:
         """A bearer token of Kulvert's own."""
-        return State(self.state).signer().issue(user, groups, "", f"jti-{user}", time.time(), lifetime)
+        return State(self.state).signer(time.time()).issue(user, groups, "", f"jti-{user}", time.time(), lifetime)
 
     # --- TLS
 
@@ -92,9 +105,9 @@ class ThreatPlatform(Platform):
         self._prepare(name, kubeconfig, ({"servers": [servers]} if servers else {}) | settings)
         return self._prepared[name]
 
-    async def start_recorded(self, name: str, port: int, ca: bytes) -> None:
+    async def start_recorded(self, name: str, port: int, ca: bytes, **settings: Any) -> None:
         """Attach one."""
-        self.recorded_config(name, port, ca)
+        self.recorded_config(name, port, ca, **settings)
         await self.restart_agent(name)
 
     def launch_agent(self, name: str, config: Path) -> Process:

@@ -1,6 +1,7 @@
 """A stub that a real `kulvert agent` dials, and that then says whatever frames a test wants.
 
 It does not know the join token, and need not: the agent proves itself to the stub, the stub by its certificate alone.
+It enrols whoever asks.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from tests.support.agentauthority import Book
 from tests.support.hostile_agent import PATIENCE, Gone
 from tunnel import proof
 from tunnel.carriage import WebSocketServer
+from tunnel.enrolment import LINK, EnrolHello, Issued
 from tunnel.errors import ProtocolError
 from tunnel.frames import CONTROL, HEAD, PING, PONG, RESET, Frame, FrameReader, encode
 from tunnel.handshake import Challenge, Hello, Welcome
@@ -35,22 +38,21 @@ class StubLink:
         self._carriage = WebSocketServer()
         self._frames = FrameReader(1 << 20)
         self._queue: list[Frame] = []
-        self.hello: Hello | None = None
+        self.hello: Hello | EnrolHello | None = None
 
     def say(self, *frames: bytes) -> None:
         """All of them in one message."""
         self._writer.write(self._carriage.wrap([b"".join(frames)]))
 
-    async def greet(self) -> Hello:
+    async def greet(self, book: Book) -> Hello | EnrolHello:
         """Challenge the agent, and welcome it whatever it proves."""
         while not self._carriage.open:
             await self._read()
         challenge = Challenge(proof.encode(secrets.token_bytes(32)), (1,), EPOCH, "hostile")
         self.say(encode(CONTROL, payload=challenge.encode()))
-        hello = self.hello = Hello.parse(parse_message((await self.next()).payload, 65536))
-        secret = proof.encode(secrets.token_bytes(32))
-        shared = Welcome(1, secrets.token_hex(16), secret, 65536, 1000)
-        self.say(encode(CONTROL, payload=(shared if hello.link == "shared" else Welcome(1)).encode()))
+        message = parse_message((await self.next()).payload, 65536)
+        hello = self.hello = EnrolHello.parse(message) if message["link"] == LINK else Hello.parse(message)
+        self.say(encode(CONTROL, payload=_welcome(hello, book).encode()))
         return hello
 
     async def next(self) -> Frame:
@@ -91,6 +93,13 @@ class StubLink:
             await self._writer.wait_closed()
 
 
+def _welcome(hello: Hello | EnrolHello, book: Book) -> Welcome | Issued:
+    if isinstance(hello, EnrolHello):
+        return Issued(book.sign(hello.csr, hello.cluster, hello.cluster_id))
+    shared = Welcome(1, secrets.token_hex(16), proof.encode(secrets.token_bytes(32)), 65536, 1000)
+    return shared if hello.link == "shared" else Welcome(1)
+
+
 @dataclass
 class HostileStub:
     """Listens; `shared` gives the shared link of the next session. Own links are welcomed, and left alone."""
@@ -101,6 +110,7 @@ class HostileStub:
     hellos: int = 0
     _shared: asyncio.Queue[StubLink] = field(default_factory=asyncio.Queue)
     _links: list[StubLink] = field(default_factory=list)
+    _book: Book = field(default_factory=Book)
     _closed: bool = False
 
     async def shared(self) -> StubLink:
@@ -116,12 +126,12 @@ class HostileStub:
             return
         self._links.append(link)
         try:
-            hello = await link.greet()
+            hello = await link.greet(self._book)
         except (Gone, TimeoutError, ConnectionError):
             self.refused += 1
             return
         self.hellos += 1
-        if hello.link == "shared":
+        if isinstance(hello, Hello) and hello.link == "shared":
             self._shared.put_nowait(link)
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ import yaml
 from auth.jointoken import JoinToken
 from auth.pki import CertificateAuthority, Issued
 from gateway.registry import Cluster as Registered
-from gateway.registry import SqliteRegistry
+from gateway.stores import Stores
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import until
 from tests.support.cluster_helpers import AgentIdentity, agent_identity, token_kubeconfig
@@ -59,8 +59,19 @@ class Usage:
 class Platform:
     """A server and its agents. An async context; `start_agent` attaches a cluster of the test bed."""
 
-    def __init__(self, directory: Path, grants: Iterable[Grant] = (ADMINS,), *, domain: str = "kulvert.test") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        grants: Iterable[Grant] = (ADMINS,),
+        *,
+        domain: str = "kulvert.test",
+        env: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.directory = directory
+        self._env = dict(env or {})
+        self.settings = dict(settings or {})
+        """Settings of the server, beside those that every test needs; a restart takes them over."""
         self.state = directory / "state"
         self._ports = (Port(), Port())
         self._domain = domain
@@ -137,10 +148,11 @@ class Platform:
             "stateDir": str(self.state),
             "listen": [f"127.0.0.1:{self.port}"],
             "agentsListen": [f"127.0.0.1:{self.agents_port}"],
-            "audit": str(self.audit_log),
+            "audit": {"logPath": [str(self.audit_log)]},
             "names": ["localhost", "127.0.0.1", f"*.{self._domain}"],
             "domain": self._domain,
         }
+        settings |= self.settings
         path = self.directory / "server.yaml"
         path.write_text(yaml.safe_dump(settings))
         self._run("server", "serve", "--config", path, log=self.server_log)
@@ -176,6 +188,19 @@ class Platform:
         await self._ready(f"agent-{name}")
         return process
 
+    async def second_agent(self, cluster: Cluster, name: str) -> Process:
+        """The agent of another cluster that asks for a name, whose token nobody is accepted by. Does not wait for it:
+        it is `NAME.second` here.
+        """
+        identity = await _identity(cluster)
+        kubeconfig = await token_kubeconfig(cluster, identity.token, f"{name}.second.kubeconfig")
+        path = self._configure(f"{name}.second", name, kubeconfig, {}, self.join_token(name, accept=False))
+        return self.run_agent(f"{name}.second", path)
+
+    def run_agent(self, name: str, config: Path) -> Process:
+        """Start an agent by a configuration of its own."""
+        return self._run(f"agent-{name}", "agent", "--config", config)
+
     def agent(self, name: str) -> Process:
         """The agent's process."""
         return self._processes[f"agent-{name}"]
@@ -185,30 +210,38 @@ class Platform:
         await self._end(f"agent-{name}", signal_number)
 
     def _prepare(self, name: str, kubeconfig: Path, settings: Mapping[str, Any]) -> None:
+        self._prepared[name] = self._configure(name, name, kubeconfig, settings, self.join_token(name))
+
+    def _configure(
+        self, name: str, cluster: str, kubeconfig: Path, settings: Mapping[str, Any], join_token: str
+    ) -> Path:
         token = self.directory / f"{name}.token"
-        token.write_text(self.join_token(name))
+        token.write_text(join_token)
         path = self.directory / f"{name}.agent.yaml"
         document = {
             "servers": [f"https://localhost:{self.agents_port}"],
-            "cluster": name,
+            "cluster": cluster,
             "joinTokenFile": str(token),
             "caFile": str(self.state / "ca.crt"),
             "kubeconfig": str(kubeconfig),
             "agent": f"agent-{name}",
+            "stateDir": str(self.directory / f"{name}.agent"),
         }
         path.write_text(yaml.safe_dump(document | dict(settings)))
-        self._prepared[name] = path
+        return path
 
-    def join_token(self, name: str) -> str:
-        """Register a cluster where it is not, and make a join token for it."""
-        registry = SqliteRegistry(self.state / "clusters.db")
+    def join_token(self, name: str, *, accept: bool = True) -> str:
+        """Register a cluster where it is not, and make a join token for it: the first cluster that shows it has the
+        name.
+        """
+        stores, now = Stores.open(self.state / "clusters.db"), time.time()
         try:
-            if registry.get(name) is None:
-                registry.add(Registered(name, None, time.time()))
+            if stores.registry.get(name) is None:
+                stores.registry.add(Registered(name, None, now))
             token = JoinToken.create(os.urandom)
-            registry.add_join_token(token.stored(name, time.time() + 3600))
+            stores.tokens.add(token.stored(name, now + 3600, created=now, accept=accept))
         finally:
-            registry.close()
+            stores.close()
         return token.text()
 
     # --- users
@@ -243,7 +276,7 @@ class Platform:
     def _run(self, name: str, *args: str | Path, log: Path | None = None) -> Process:
         path = log or self.directory / f"{name}.log"
         path.unlink(missing_ok=True)
-        env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.directory)}
+        env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.directory), **self._env}
         process = Process(name, [PROGRAM, *args, "--log-format", "json"], path, env)
         self._processes[name] = process
         return process

@@ -19,8 +19,13 @@ from types import TracebackType
 from typing import Self
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-_OWN = (b"GET /readyz ", b"GET /api/v1/namespaces/kube-system ")
+_OWN = (
+    b"GET /readyz ", b"GET /api/v1/namespaces/kube-system ", b"GET /.well-known/openid-configuration ",
+    b"GET /openid/v1/jwks ", b"GET /version ",
+)  # fmt: skip
 _IMPATIENT = 20.0
+ISSUER = "https://kubernetes.default.svc"
+"""Of its service accounts: the name that every cluster has."""
 
 
 @dataclass
@@ -140,6 +145,10 @@ class RecordingApiServer:
     """Bytes that were no whole request."""
     handshakes_failed: int = 0
     script: Script = honest
+    issuer: dict[str, object] = field(default_factory=dict)
+    """The key set of this cluster's service accounts; without one it names no issuer."""
+    passed: bytes = b""
+    """The one token of them that the test passes through."""
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -230,9 +239,9 @@ class RecordingApiServer:
         head = wire.head()
         if not head:
             return False
-        if head.startswith(_OWN) and b"\r\nimpersonate" not in head.lower():
+        if head.startswith(_OWN) and not re.search(rb"\r\n(?:impersonate|audit-id:)", head.lower()):
             self.own.append(Recorded(wire.number, head, b""))
-            wire.say(_json({"metadata": {"name": "kube-system", "uid": self.uid}}))
+            wire.say(_json(self._own_answer(head)))
             return True
         body = wire.body(head)
         self.requests.append(Recorded(wire.number, head, body))
@@ -242,6 +251,15 @@ class RecordingApiServer:
         else:
             reply(wire)
         return True
+
+    def _own_answer(self, head: bytes) -> object:
+        if b"/openid-configuration " in head:
+            return {"issuer": ISSUER} if self.issuer else {}
+        if b"/jwks " in head:
+            return self.issuer
+        if b"/version " in head:
+            return {"gitVersion": "v1.36.0"}
+        return {"metadata": {"name": "kube-system", "uid": self.uid}}
 
 
 def _json(value: object) -> bytes:

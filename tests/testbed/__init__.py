@@ -1,4 +1,4 @@
-"""The real test bed's programs: Kubernetes itself, built from pinned Go modules.
+"""The real test bed's programs: Kubernetes itself, and an OIDC provider, built from pinned Go modules.
 
 `python -m tests.testbed` builds them once into a cache outside the tree and prints their directory.
 Nothing is downloaded but source modules, checked against go.sum, so that a fresh clone needs no container

@@ -31,6 +31,7 @@ BINARIES = (
     Binary("kube-controller-manager", "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager"),
     Binary("kubelet", "kubernetes", "./kubelet"),
     Binary("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+    Binary("dex", "dex", "."),
 )
 GO_MODULES = tuple(sorted({binary.module for binary in BINARIES}))
 

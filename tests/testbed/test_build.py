@@ -25,13 +25,13 @@ def test_all_is_built_once_and_told(tmp_path: Path, capsys: pytest.CaptureFixtur
     directory = ensure(environment(tmp_path, SUCCEED))
     assert {path.name for path in directory.iterdir()} == {binary.name for binary in BINARIES}
     told = capsys.readouterr().err
-    assert "testbed: etcd (1 of 6) …" in told
-    assert "testbed: kwok (6 of 6): done after 0 s" in told
+    assert "testbed: etcd (1 of 7) …" in told
+    assert "testbed: dex (7 of 7): done after 0 s" in told
     assert ensure(environment(tmp_path, FAIL)) == directory
 
 
 def test_a_failure_gives_its_reason_in_a_line_and_leaves_nothing_to_be_found(tmp_path: Path) -> None:
-    with pytest.raises(BedError, match=r"^etcd \(1 of 6\) failed: main.go:1: syntax error$"):
+    with pytest.raises(BedError, match=r"^etcd \(1 of 7\) failed: main.go:1: syntax error$"):
         ensure(environment(tmp_path, FAIL))
     ensure(environment(tmp_path, SUCCEED))
 

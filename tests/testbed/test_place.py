@@ -42,7 +42,7 @@ def test_an_ordinary_assets_directory_is_completed_beside_itself(tmp_path: Path)
     assets = fill(tmp_path / "assets", *ORDINARY)
     found = place({"KUBEBUILDER_ASSETS": str(assets), "XDG_CACHE_HOME": str(tmp_path)})
     assert found.given == assets
-    assert [binary.name for binary in found.build] == ["kube-controller-manager", "kubelet", "kwok"]
+    assert [binary.name for binary in found.build] == ["kube-controller-manager", "kubelet", "kwok", "dex"]
     assert found.directory.parent == tmp_path / "kulvert-testbed"
 
 

@@ -199,3 +199,13 @@ def test_long_is_a_flag_of_requests() -> None:
     flags, payload = encode_request(RequestBlock(b"GET", b"/", [], long=True), 1)
     assert flags == FLAG_LONG | FLAG_END
     assert decode_request(flags | 0xC0, payload)[1].long, "unknown flags are ignored"
+
+
+def test_a_pass_through_has_one_credential_and_every_other_mode_none() -> None:
+    head = RequestBlock(b"GET", b"/", [(b"authorization", b"Bearer x")], pass_through=True)
+    assert decode_request(*encode_request(head, 1)) == (1, head)
+    for lines, mode in ((b"", 1), (b"authorization: a\r\n" * 2, 1), (b"authorization: a\r\n", 0), (b"host: a\r\n", 1)):
+        with pytest.raises(ProtocolError):
+            decode_request(FLAG_END, raw_request(lines, mode=mode))
+    with pytest.raises(ProtocolError, match="unknown mode"):
+        decode_request(FLAG_END, raw_request(b"", mode=2))

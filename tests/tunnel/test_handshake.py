@@ -16,11 +16,11 @@ from tunnel.messages import parse_message
 CHALLENGE = Challenge("n" * 43, (1,), 7, "stub-0")
 SHARED = Hello(
     1, "shared", "tunnel.example", "m" * 43, "p" * 43,
-    cluster="berlin", cluster_id="1234", agent="agent-0", instance="0" * 32, token="t1", software="kulvert/1",
-    credit=64 * KIB, exchanges=100, links=8, supersedes="f" * 32, supersedes_proof="q" * 43,
+    cluster="berlin", cluster_id="1234", agent="agent-0", instance="0" * 32, certificate="c" * 900,
+    software="kulvert/1", credit=64 * KIB, exchanges=100, links=8, supersedes="f" * 32, supersedes_proof="q" * 43,
 )  # fmt: skip
 OWN = Hello(1, "own", "tunnel.example", "m" * 43, "p" * 43, session="f" * 32, link_id=2**64 - 1)
-WELCOME = Welcome(1, "f" * 32, "s" * 43, 64 * KIB, 100, "wss://stub-1/", "stub-1")
+WELCOME = Welcome(1, "f" * 32, "s" * 43, 64 * KIB, 100, "wss://stub-1/", "stub-1", "-----BEGIN\nCERT\n")
 
 
 def said(message: Challenge | Hello | Welcome | Refused) -> dict[str, Any]:
@@ -83,12 +83,12 @@ BAD: dict[str, list[Any]] = {
     "version": [-1, 256, "1", None, True],
     "name": ["x" * 254, "a\nb", None, 3],
     "nonce": ["x" * 65, None],
-    "proof": ["x" * 65, None, "\n"],
+    "proof": ["x" * 193, None, "\n"],
     "cluster": ["x" * 64, "a\n", None],
     "clusterId": ["x" * 65, None],
     "agent": ["x" * 254, "\0"],
     "instance": ["x" * 33, None],
-    "token": ["x" * 65, None],
+    "certificate": ["x" * 4097, None, "a\nb", 1],
     "software": ["x" * 129, 1],
     "credit": [1023, 2**32 + 1, "65536", None],
     "exchanges": [0, 10**6 + 1, None],
@@ -128,6 +128,10 @@ def test_a_challenge_without_a_field(field: str) -> None:
         ("exchanges", 0),
         ("address", "x"),
         ("address", {"url": 1}),
+        ("trust", 1),
+        ("trust", "\0"),
+        ("trust", "ü"),
+        ("trust", "x" * (32 * KIB + 1)),
     ],
 )
 def test_a_malformed_welcome(field: str, value: object) -> None:
@@ -142,8 +146,9 @@ def test_a_malformed_refusal(field: str, value: object) -> None:
 
 
 def test_a_hello_fits_its_limit() -> None:
+    wide = {"name": 253, "cluster": 63, "agent": 253, "software": 128, "certificate": 4096, "proof": 192}
     widest: dict[str, Any] = {
-        field.name: "x" * {"name": 253, "cluster": 63, "agent": 253, "software": 128}.get(field.name, 64)
+        field.name: "x" * wide.get(field.name, 64)
         for field in dataclasses.fields(SHARED)
         if isinstance(field.default, str) or field.name in ("name", "nonce", "proof")
     }

@@ -20,9 +20,12 @@ LINES = [
     b"host: a\r\n",
     b"Broken: a\r\n",
     b"a: b\r\n" * 3,
+    b"authorization: Bearer a\r\n",
+    b"authorization: Bearer a\r\n" * 2,
 ]
 AUDITS = [b"", b"audit-id: 1\r\n", b"audit-id: 2\r\n", b"audit-id: \r\n", b"audit-id: a b\r\n", b"audit-id: 1\n"]
-FIRST = bytes(8) + b"\0GET / \r\n".replace(b" \r", b"\r")
+LINE = b"GET / \r\n".replace(b" \r", b"\r")
+FIRST = bytes(8) + b"\0" + LINE
 
 
 def outcome(flags: int, payload: bytes, memory: LineMemory | None) -> object:
@@ -33,12 +36,19 @@ def outcome(flags: int, payload: bytes, memory: LineMemory | None) -> object:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(AUDITS), st.sampled_from(LINES), st.sampled_from([0, FLAG_END, FLAG_UPGRADE])))
+    st.lists(
+        st.tuples(
+            st.sampled_from(AUDITS),
+            st.sampled_from(LINES),
+            st.sampled_from([0, FLAG_END, FLAG_UPGRADE]),
+            st.sampled_from([b"\0", b"\1", b"\2"]),
+        )
+    )
 )
-def test_a_memory_changes_no_answer(heads: list[tuple[bytes, bytes, int]]) -> None:
+def test_a_memory_changes_no_answer(heads: list[tuple[bytes, bytes, int, bytes]]) -> None:
     memory = LineMemory()
-    for audit, lines, flags in heads:
-        payload = FIRST + audit + lines
+    for audit, lines, flags, mode in heads:
+        payload = bytes(8) + mode + LINE + audit + lines
         assert outcome(flags, payload, memory) == outcome(flags, payload, None)
 
 
@@ -69,3 +79,14 @@ def test_what_was_an_upgrade_is_none_without_its_flag(flags: int) -> None:
     decode_request(FLAG_UPGRADE, payload, memory)
     with pytest.raises(ProtocolError, match="contradicts"):
         decode_request(flags, payload, memory)
+
+
+def test_lines_of_a_pass_through_are_good_in_no_other_mode() -> None:
+    memory = LineMemory()
+    lines = b"audit-id: 1\r\nauthorization: Bearer a\r\n"
+    assert decode_request(0, bytes(8) + b"\1" + LINE + lines, memory)[1].pass_through
+    with pytest.raises(ProtocolError):
+        decode_request(0, FIRST + lines, memory)
+    decode_request(0, FIRST + b"audit-id: 1\r\nimpersonate-user: a\r\n", memory)
+    with pytest.raises(ProtocolError):
+        decode_request(0, bytes(8) + b"\1" + LINE + b"audit-id: 1\r\nimpersonate-user: a\r\n", memory)

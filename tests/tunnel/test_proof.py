@@ -7,22 +7,29 @@ import hmac
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tunnel import proof
+from tunnel.handshake import MAX_SIGNATURE
 
 KEY = b"k" * 32
-SHARED: dict[str, Any] = {
+ENROL: dict[str, Any] = {
     "key": KEY, "challenge": "c", "hello": "h", "epoch": 1, "server": "s", "name": "n", "cluster": "b",
-    "cluster_id": "i", "instance": "x",
+    "cluster_id": "i", "instance": "x", "csr": "r",
+}  # fmt: skip
+SHARED: dict[str, Any] = {
+    "challenge": "c", "hello": "h", "epoch": 1, "server": "s", "name": "n", "cluster": "b", "cluster_id": "i",
+    "instance": "x", "certificate": b"d",
 }  # fmt: skip
 OWN: dict[str, Any] = {
     "key": KEY, "challenge": "c", "hello": "h", "epoch": 1, "server": "s", "name": "n", "session": "e", "link_id": 1,
 }  # fmt: skip
 SUPERSEDE: dict[str, Any] = {"key": KEY, "challenge": "c", "hello": "h", "session": "e"}
 PROOFS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "shared": (proof.shared, SHARED),
+    "enrol": (proof.enrol, ENROL),
+    "shared": (lambda **fields: proof.shared(**fields).decode(), SHARED),
     "own": (proof.own, OWN),
     "supersede": (proof.supersede, SUPERSEDE),
 }
@@ -46,19 +53,41 @@ def test_what_stands_between_two_fields_matters(kind: str) -> None:
 
 
 def test_one_kind_of_proof_is_not_another() -> None:
-    assert len({sign(**fields) for sign, fields in PROOFS.values()}) == 3
+    assert len({sign(**fields) for sign, fields in PROOFS.values()}) == 4
 
 
 def test_a_replay_answers_another_challenge() -> None:
-    heard = proof.shared(**SHARED)
-    assert not proof.matches(proof.shared(**SHARED | {"challenge": "another nonce"}), heard)
+    heard = proof.enrol(**ENROL)
+    assert not proof.matches(proof.enrol(**ENROL | {"challenge": "another nonce"}), heard)
 
 
 def test_the_lines_are_those_of_the_page() -> None:
     lines = b"kulvert own v1\nc\nh\n1\ns\nn\ne\n1"
     assert proof.own(**OWN) == proof.encode(hmac.digest(KEY, lines, hashlib.sha256))
-    lines = b"kulvert shared v1\nc\nh\n1\ns\nn\nb\ni\nx"
-    assert proof.shared(**SHARED) == proof.encode(hmac.digest(KEY, lines, hashlib.sha256))
+    hashed = proof.encode(hashlib.sha256(b"r").digest()).encode()
+    lines = b"kulvert enrol v1\nc\nh\n1\ns\nn\nb\ni\nx\n" + hashed
+    assert proof.enrol(**ENROL) == proof.encode(hmac.digest(KEY, lines, hashlib.sha256))
+    hashed = proof.encode(hashlib.sha256(b"d").digest()).encode()
+    assert proof.shared(**SHARED) == b"kulvert shared v2\nc\nh\n1\ns\nn\nb\ni\nx\n" + hashed
+
+
+KEYS = {
+    "P-256": ec.generate_private_key(ec.SECP256R1()),
+    "P-384": ec.generate_private_key(ec.SECP384R1()),
+    "Ed25519": ed25519.Ed25519PrivateKey.generate(),
+}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_a_signature_is_good_for_its_key_and_its_text(key: proof.PrivateKey) -> None:
+    given = proof.sign(key, b"text")
+    assert len(given) <= MAX_SIGNATURE
+    assert proof.signed(key.public_key(), b"text", given)
+    assert not proof.signed(key.public_key(), b"texts", given)
+    for other in (ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()):
+        assert not proof.signed(other.public_key(), b"text", given)
+    for wrong in ("", "A", "+/+/", given[:-4], "x" * 86, "ü"):
+        assert not proof.signed(key.public_key(), b"text", wrong)
 
 
 def test_the_join_key_is_hkdf() -> None:

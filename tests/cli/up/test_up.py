@@ -16,7 +16,8 @@ from tests.cli.command import Program, environment, processes_of_session, runnin
 from tests.cli.kubeclient import KubeClient
 
 KUBECTL = shutil.which("kubectl")
-KEPT = {"audit.log", "ca.crt", "ca.pem", "clusters.db", "epoch", "server-ca.crt", "server.pem", "token-key.pem"}
+KEYS = {"agents-ca.pem", "ca.pem", "server.pem", "token-keys.json", "token-keys.lock"}
+KEPT = {"audit.log", "ca.crt", "clusters.db", "epoch", "server-ca.crt", *KEYS}
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 
 from auth.pki import CertificateAuthority
 from tests.support.cluster import Cluster
-from tests.support.cluster_helpers import bind
+from tests.support.cluster_helpers import bind, service_account_token
+from tests.support.credentials_zoo import HUB_ACCOUNT, Zoo, reported, uid_in
 from tests.support.hostile_agent import HostileAgent, attached
 from tests.support.hostile_client import HostileClient, connected
 from tests.support.hostile_platform import AGENT_TOKEN, RECORDED, ThreatPlatform, server_context
@@ -38,14 +39,46 @@ def recorder(
 
 
 @pytest.fixture(scope="session")
+def zoo(
+    clusters: tuple[Cluster, Cluster], recorder: RecordingApiServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Zoo]:
+    """The issuers of every kind of credential; alpha is the hub."""
+    directory = tmp_path_factory.mktemp("zoo")
+    hub = clusters[0]
+    with Zoo(directory, directory / "platform" / "state", hub.admin_kubeconfig, hub.files.service_account_key) as made:
+        recorder.issuer = made.cluster_keys
+        _run(_fill(made, clusters))
+        yield made
+
+
+async def _fill(zoo: Zoo, pair: tuple[Cluster, Cluster]) -> None:
+    """With tokens that only an API server makes."""
+    hub, other = pair
+    for cluster in pair:
+        await service_account_token(cluster, "default", HUB_ACCOUNT)
+    zoo.hub_uid = uid_in(await service_account_token(hub, "default", HUB_ACCOUNT))
+    zoo.hub_tokens = {
+        "for the hub itself": await service_account_token(hub, "default", HUB_ACCOUNT),
+        "for a vault": await service_account_token(hub, "default", HUB_ACCOUNT, audiences=("vault",)),
+        "of another hub": await service_account_token(other, "default", HUB_ACCOUNT, audiences=("kulvert",)),
+        "revoked with its account": await service_account_token(hub, "default", "short-lived", audiences=("kulvert",)),
+    }
+    await hub.api.request("DELETE", "/api/v1/namespaces/default/serviceaccounts/short-lived")
+    zoo.hub_stranger = await service_account_token(hub, "default", "stranger", audiences=("kulvert",))
+    zoo.foreign_tokens = {one.name: await service_account_token(one, "default", HUB_ACCOUNT) for one in pair}
+
+
+@pytest.fixture(scope="session")
 def threat_platform(
     clusters: tuple[Cluster, Cluster],
     recorder: RecordingApiServer,
     recorded_ca: CertificateAuthority,
-    tmp_path_factory: pytest.TempPathFactory,
+    zoo: Zoo,
 ) -> Iterator[ThreatPlatform]:
-    """Kulvert at debug level, with alpha, beta and the recorded cluster attached."""
-    served = ThreatPlatform(tmp_path_factory.mktemp("threats") / "platform")
+    """Kulvert at debug level, with every authenticator, and with alpha, beta and the recorded cluster attached."""
+    served = ThreatPlatform(zoo.directory / "platform")
+    served.settings |= zoo.settings()
+    zoo.prepare()
     try:
         _run(_attach(served, clusters, recorder.port, recorded_ca.certificate_pem))
         yield served
@@ -59,16 +92,24 @@ async def _attach(served: ThreatPlatform, pair: tuple[Cluster, Cluster], port: i
     await served.start_server()
     for cluster in pair:
         await served.start_agent(cluster)
-    await served.start_recorded(RECORDED, port, ca)
+    await served.start_recorded(RECORDED, port, ca, allowPassThrough=True)
+    await reported(served.state / "clusters.db", [RECORDED])
 
 
 @pytest.fixture(autouse=True)
 def _never_as_the_agent(recorder: RecordingApiServer) -> Iterator[None]:
-    """The rule above all: whatever a test does, no request reaches an API server unimpersonated."""
+    """The rule above all: whatever a test does, no request reaches an API server unimpersonated, but with a token of
+    that cluster's own that a test has passed through.
+    """
     before = len(recorder.requests)
     yield
     for one in recorder.requests[before:]:
-        assert_impersonated(one)
+        if one.all(b"authorization") == [b"Bearer " + AGENT_TOKEN.encode()] or not recorder.passed:
+            assert_impersonated(one)
+        else:
+            assert one.all(b"authorization") == [b"Bearer " + recorder.passed], one.head
+            assert b"impersonate" not in one.head.lower()
+    recorder.passed = b""
 
 
 def assert_impersonated(one: Recorded) -> None:

@@ -122,17 +122,21 @@ async def test_a_request_without_a_valid_user_gets_the_agents_token(
         link.say(request(number + 1, ADA, epoch=EPOCH - 1), request(number + 2, ADA, epoch=EPOCH + 1))
         for stale in (number + 1, number + 2):
             assert (await link.answer(stale)).payload[1] == int(Reason.STALE_EPOCH)
+        link.say(request(number + 3, b"authorization: Bearer x", mode=1))
+        assert (await link.answer(number + 3)).payload[1] == int(Reason.POLICY), "its owner has not allowed it"
         assert len(recorder.requests) == before
-        link.say(request(number + 3, ADA, GROUP))
-        assert (await link.answer(number + 3)).type == HEAD
+        link.say(request(number + 4, ADA, GROUP))
+        assert (await link.answer(number + 4)).type == HEAD
     (one,) = recorder.requests[before:]
     assert (one.all(b"impersonate-user"), one.all(b"impersonate-group")) == ([b"ada"], [b"devs"])
 
 
 ENDING: dict[str, bytes] = {
-    "another mode": request(1, ADA, mode=1),
-    "pass-through, with a credential": request(1, b"authorization: Bearer x", mode=1),
-    "pass-through, without one": request(1, mode=255),
+    "another mode": request(1, ADA, mode=2),
+    "pass-through, without a credential": request(1, mode=1),
+    "pass-through, of an impersonation": request(1, ADA, mode=1),
+    "pass-through, with two credentials": request(1, *2 * (b"authorization: Bearer x",), mode=1),
+    "a mode that will never be": request(1, mode=255),
     "an authorization": request(1, ADA, b"authorization: Bearer x"),
     "a host": request(1, ADA, b"host: evil.test"),
     "connection": request(1, ADA, b"connection: impersonate-user"),

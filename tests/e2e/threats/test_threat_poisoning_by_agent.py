@@ -24,6 +24,7 @@ from tests.support.hostile_agent import (
     attached,
     data,
     end,
+    enrolled,
     head,
 )
 from tests.support.hostile_client import SWITCHED, assert_unpoisoned, exchanged, request, together, upgrade
@@ -401,8 +402,9 @@ async def test_a_replayed_hello(threat_platform: ThreatPlatform) -> None:
     """A hello answers one challenge; a used linkId is refused with the right proof too."""
     port, tls = threat_platform.agents_port, threat_platform.context()
     name, token = threat_platform.rogue()
+    identity = await enrolled(port, tls, token, name, "uid")
     first = await HostileAgent.dial(port, tls)
-    hello = first.hello(await first.challenge(), token, name, "uid").encode()
+    hello = first.hello(await first.challenge(), identity, name, "uid").encode()
     first.say(encode(CONTROL, payload=hello))
     assert b'"welcome"' in (await first.next()).payload
     again = await HostileAgent.dial(port, tls)
@@ -433,9 +435,12 @@ async def _ended(link: HostileLink) -> bool:
 
 
 async def test_an_agent_takes_another_clusters_name(threat_platform: ThreatPlatform, connect: Connect) -> None:
-    """CVE-2024-56513; konnectivity's self-asserted identifiers. (By join token; certificates come with enrolment.)"""
+    """CVE-2024-56513; konnectivity's self-asserted identifiers."""
     port, tls = threat_platform.agents_port, threat_platform.context()
     name, token = threat_platform.rogue()
+    with pytest.raises(Refused):
+        await enrolled(port, tls, token, "beta", "uid")
+    identity = await enrolled(port, tls, token, name, "uid")
     cases: dict[str, dict[str, Any]] = {
         "proven for beta": {"cluster": "beta"},
         "proven for its own, told beta": {"cluster": name, "told": "beta"},
@@ -444,7 +449,7 @@ async def test_an_agent_takes_another_clusters_name(threat_platform: ThreatPlatf
     }
     for case, fields in cases.items():
         agent = await HostileAgent.dial(port, tls)
-        hello = agent.hello(await agent.challenge(), token, cluster_id="uid", **fields)
+        hello = agent.hello(await agent.challenge(), identity, cluster_id="uid", **fields)
         agent.say(encode(CONTROL, payload=hello.encode()))
         assert b'"refused"' in (await agent.next()).payload, case
         assert await agent.gone()

@@ -17,9 +17,10 @@ import pytest
 from auth.pki import CertificateAuthority
 from tests.e2e.threats.conftest import Attach, Connect
 from tests.support.cluster_api import until
+from tests.support.credentials_zoo import Shown, Zoo
 from tests.support.hostile_agent import RESPONSE_END, data, head
 from tests.support.hostile_client import connected, exchanged, request, upgrade
-from tests.support.hostile_platform import AGENT_TOKEN, RECORDED, ThreatPlatform
+from tests.support.hostile_platform import AGENT_TOKEN, RECORDED, ThreatPlatform, client_context
 from tests.support.processes import Process
 from tests.support.recording_apiserver import RecordingApiServer
 
@@ -48,7 +49,7 @@ def spellings(secret: str) -> Iterator[bytes]:
 
 @pytest.fixture
 async def told(
-    threat_platform: ThreatPlatform, connect: Connect, attach: Attach, recorder: RecordingApiServer
+    threat_platform: ThreatPlatform, connect: Connect, attach: Attach, recorder: RecordingApiServer, zoo: Zoo
 ) -> list[bytes]:
     """Everything that users were answered, after every secret has been used in every way that succeeds or fails."""
     p, answers = PLANTED, list[bytes]()
@@ -100,6 +101,7 @@ async def told(
     for credential in credentials:
         await _at_the_agents_door(threat_platform, answers, [credential, *lines, protocol])
     await _by_a_hostile_agent(attach, connect, answers)
+    await _by_every_authenticator(threat_platform, zoo, answers)
     async with connect() as client:
         found = await exchanged(client, request("/metrics"))
         assert found is not None
@@ -113,6 +115,18 @@ async def _at_the_agents_door(platform: ThreatPlatform, answers: list[bytes], li
         async with connected(platform.agents_port, platform.context()) as client:
             await client.say(upgrade(target, *lines))
             answers.append(await client.rest())
+
+
+async def _by_every_authenticator(platform: ThreatPlatform, zoo: Zoo, answers: list[bytes]) -> None:
+    """Credentials that are good, and those of the hub and of other clusters that are for somebody else."""
+    zoo.shown = [*zoo.good().values(), *map(Shown.bearer, (*zoo.hub_tokens.values(), *zoo.foreign_tokens.values()))]
+    for one in zoo.shown:
+        context = client_context(platform.ca, one.pair, platform.directory)
+        for target in ("/clusters/alpha/api", "/clusters/nowhere/api", "/version", "/metrics", "/nowhere"):
+            async with connected(platform.port, context) as client:
+                found = await exchanged(client, request(target, *one.lines))
+                assert found is not None
+                answers.append(found.head + found.body)
 
 
 async def _by_a_hostile_agent(attach: Attach, connect: Connect, answers: list[bytes]) -> None:
@@ -130,11 +144,14 @@ async def _by_a_hostile_agent(attach: Attach, connect: Connect, answers: list[by
                 answers.append(found.head + found.body)
 
 
-async def test_tokens_in_logs(threat_platform: ThreatPlatform, told: list[bytes], recorder: RecordingApiServer) -> None:
+async def test_tokens_in_logs(
+    threat_platform: ThreatPlatform, told: list[bytes], recorder: RecordingApiServer, zoo: Zoo
+) -> None:
     assert any(PLANTED["body"].encode() in one.body for one in recorder.requests), "the traffic never got through"
     secrets = PLANTED | {"the agent's token": AGENT_TOKEN, "a user's token": threat_platform.token().rpartition(".")[0]}
     for path in threat_platform.directory.glob("*.token"):
         secrets[path.name] = path.read_text().partition(".")[2]
+    secrets |= {f"credential {number}": one for number, shown in enumerate(zoo.shown) for one in shown.secrets}
     places = {
         path.name: path.read_bytes() for path in {*threat_platform.logs, threat_platform.audit_log} if path.exists()
     }

@@ -2,8 +2,9 @@
 
 Policy, retries, timeouts and audit go by meaning and not by method: a WebSocket exec is a GET. The path is
 percent-decoded for this decision only; what goes upstream is the client's own bytes. So a path that another
-reader could take for another one must not get that far: `suspicious_path` says which those are. Source:
-k8s.io/apiserver `endpoints/request.RequestInfoFactory`, and `server/filters/longrunning.go`.
+reader could take for another one must not get that far: `gateway.route` refuses it, and `agent.policypath` for an
+agent that has rules. Source: k8s.io/apiserver `endpoints/request.RequestInfoFactory`, and
+`server/filters/longrunning.go`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,11 @@ from urllib.parse import unquote_plus, unquote_to_bytes
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _STREAMS = frozenset({"exec", "attach", "portforward"})
 # KubeVirt's ways into a machine; they are GETs too.
-_CONSOLES = frozenset({"console", "vnc", "usbredir"})
+_CONSOLES = frozenset({"console", "vnc", "usbredir", "vsock"})
 _RETRYABLE = frozenset({"", "status", "scale"})
 _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 _CACHED_BYTES = 512
-_ODD = re.compile(rb"[^!$&'()*+,\-./0-9:=@A-Z_a-z~]|//|/\.\.?(?:/|$)")
 _ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_ODD_DECODED = re.compile(rb"[\x00-\x1f\x7f/\\;]")
 _EXACT_NAME = re.compile(r"(?:^|,)metadata\.name==?([^,=!\\]+)(?=,|$)")
 
 
@@ -51,41 +50,6 @@ def request_info(method: str, path: bytes, query: bytes = b"") -> RequestInfo:
     if len(method) + len(path) + len(query) <= _CACHED_BYTES:
         return _remembered(method, path, query)
     return _parsed(method, path, query)
-
-
-def suspicious_path(raw: bytes) -> str | None:
-    """Why two readers might take this raw path for different ones, or None. The caller answers 400 where it
-    says so.
-
-    RFC 3986 allows more; kube-apiserver's own paths need none of it.
-    """
-    if not raw.startswith(b"/"):
-        return "the path does not begin with /"
-    odd = _ODD.search(raw)
-    if odd is None:
-        return None
-    if b"//" in raw or b"/./" in raw or b"/../" in raw or raw.endswith((b"/.", b"/..")):
-        return "the path has empty or dot segments"
-    rest = raw.replace(b"%", b"0")
-    if (plain := _ODD.search(rest)) is not None:
-        return f"the path contains the byte 0x{plain[0][0]:02x} unescaped"
-    return _suspicious_escapes(raw)
-
-
-def _suspicious_escapes(raw: bytes) -> str | None:
-    if _ESCAPE.search(raw):
-        return "the path has an incomplete percent escape"
-    for segment in raw.split(b"/"):
-        decoded = unquote_to_bytes(segment)
-        if decoded in (b".", b"..") or _ODD_DECODED.search(decoded):
-            return "the path hides a separator, a dot segment or a control character in a percent escape"
-        if b"%" in decoded and unquote_to_bytes(decoded) != decoded:
-            return "the path is percent-encoded twice"
-        try:
-            decoded.decode()
-        except UnicodeDecodeError:
-            return "the path is not UTF-8"
-    return None
 
 
 def _parsed(method: str, raw: bytes, query: bytes) -> RequestInfo:

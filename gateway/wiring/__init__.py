@@ -1,0 +1,1 @@
+"""The parts of which `gateway.server` composes a server: each makes one concern's objects from the settings."""

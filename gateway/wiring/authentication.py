@@ -1,0 +1,161 @@
+"""Who a user is: the authenticators in their order, what they are made of, and what Kulvert itself issues."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+
+from auth.authenticationconfigfile import AuthenticationConfigFile
+from auth.authenticator import AuthenticationUnavailable, Authenticator
+from auth.chain import AuthenticatorChain
+from auth.clustertokens import ClusterTokenAuthenticator, PinnedKeys
+from auth.oidc import OidcAuthenticator
+from auth.tokenreview import TokenReviewAuthenticator
+from gateway.certificateapi import CertificateApi
+from gateway.certificates import Certificates
+from gateway.clienttrust import ClientTrust, TrustFiles
+from gateway.config import ServerConfig
+from gateway.database import Database
+from gateway.hub import Hub
+from gateway.issuer import Issuer
+from gateway.jwksapi import JwksApi
+from gateway.revocationstore import RevocationStore
+from gateway.state import State
+from gateway.tokenkeys import TokenKeys
+from gateway.wellknownapi import WellKnown
+from gateway.wiring.part import Part
+from gateway.wiring.tasks import Tasks
+
+KNOWN_FOR = 10.0
+"""Seconds that an authenticated credential is remembered. With what lies between two looks at live streams, a question
+to an issuer, and the hub's own memory of tokens it makes the 30 that revocation may take.
+"""
+
+
+TIDY = 60.0
+"""Seconds between two looks for issued credentials that count no more."""
+
+
+class Authentication:
+    """`chain` is what a request asks; `certificates` are the doors' TLS."""
+
+    def __init__(
+        self, config: ServerConfig, state: State, database: Database, pinned: PinnedKeys, hub: Hub | None, now: float
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._hub = hub
+        self._forget: Callable[[], None] = lambda: None
+        self.revocations = RevocationStore(database, self.forget)
+        revoked, authority = self.revocations.revocations, state.authority(now)
+        files = TrustFiles(config.tls.client_ca, config.tls.client_crl)
+        self.trust = ClientTrust(files, authority.certificate, config.front_proxy, revoked)
+        self.certificates = Certificates(config.tls, config.names, state, now, self.trust)
+        self.keys = TokenKeys(config.tokens, state, now, revoked)
+        self._oidc_file = _oidc_file(config, self.keys)
+        self._oidc = OidcAuthenticator(self._oidc_file.configuration) if self._oidc_file else None
+        self._issuers: frozenset[str] = frozenset()
+        self._tidied = float("-inf")
+        self.chain = AuthenticatorChain(self._authenticators(pinned), ttl=KNOWN_FOR)
+        self._forget = self.chain.clear
+        self._issuer = Issuer(authority, self.keys, self.revocations, config.certificates, config.tokens, os.urandom)
+        self.part = self._part()
+
+    def forget(self) -> None:
+        """What was remembered of users may be wrong: keys, authorities or revocations have changed."""
+        self._forget()
+
+    async def start(self, tasks: Tasks) -> None:
+        """Begin to keep the issuers' keys fresh."""
+        if self._oidc is not None:
+            tasks.start("keys of OIDC issuers", self._oidc.run)
+        if self._hub is not None and self._config.hub.token_review:
+            await self._look_at_hub()
+
+    def _authenticators(self, pinned: PinnedKeys) -> list[Authenticator]:
+        """By `authentication.order`; those that are not configured know nobody."""
+        hub = frozenset(self._config.hub.audiences) if self._config.hub.token_review else frozenset()
+        known: dict[str, Authenticator] = {
+            "certificate": self.trust,
+            "front-proxy": self.trust.front_proxy,
+            "token": self.keys,
+            "cluster": ClusterTokenAuthenticator(pinned, hub),
+        }
+        if self._oidc is not None:
+            known["oidc"] = self._oidc
+        if self._hub is not None and self._config.hub.token_review:
+            audiences = frozenset(self._config.hub.audiences)
+            known["hub"] = TokenReviewAuthenticator(
+                self._hub.review_token, lambda: self._issuers, audiences, time.monotonic
+            )
+        return [known[name] for name in self._config.authentication.order if name in known]
+
+    # --- what others see of it
+
+    def _part(self) -> Part:
+        part = Part(
+            looks={
+                "client-trust": self._look_at_trust,
+                "certificates": self._look_at_certificates,
+                "token-keys": self._look_at_keys,
+                "credentials": self._look_at_credentials,
+            },
+            warnings={"client-trust": lambda: self.trust.problem(time.time())},
+            routes=[
+                *CertificateApi(self._issuer, time.time).routes(),
+                *JwksApi(self.keys).routes(),
+                *WellKnown(self._config.login).routes(),
+            ],
+        )
+        if self._oidc_file is not None:
+            part.looks["oidc"] = self._look_at_oidc
+            part.warnings["oidc"] = self._oidc_problem
+        if self._hub is not None and self._config.hub.token_review:
+            part.looks["hub-issuers"] = self._look_at_hub
+            part.warnings["hub-issuers"] = lambda: None if self._issuers else "the hub has not told its issuer yet"
+        return part
+
+    async def _look_at_trust(self) -> None:
+        if self.trust.take(await asyncio.to_thread(self.trust.look)):
+            self.forget()
+
+    async def _look_at_certificates(self) -> None:
+        self.certificates.poll(time.time())
+
+    async def _look_at_keys(self) -> None:
+        if self.keys.poll(time.time()):
+            self.forget()
+
+    async def _look_at_credentials(self) -> None:
+        if time.monotonic() >= self._tidied + TIDY:
+            self._tidied = time.monotonic()
+            self.revocations.drop_expired(time.time())
+
+    async def _look_at_oidc(self) -> None:
+        file, oidc = self._oidc_file, self._oidc
+        assert file is not None
+        assert oidc is not None
+        if file.take(await asyncio.to_thread(file.look)):
+            oidc.replace(file.configuration)
+            self.forget()
+
+    def _oidc_problem(self) -> str | None:
+        file, oidc = self._oidc_file, self._oidc
+        problems = (file.problem if file else None, *(oidc.problems if oidc else ()))
+        return "; ".join(filter(None, problems)) or None
+
+    async def _look_at_hub(self) -> None:
+        """Once: an issuer does not change while its API server runs, and a wrong one lets nobody in."""
+        if self._hub is None or self._issuers:
+            return
+        try:
+            self._issuers = await self._hub.issuers()
+        except AuthenticationUnavailable:
+            return  # the check says so
+
+
+def _oidc_file(config: ServerConfig, keys: TokenKeys) -> AuthenticationConfigFile | None:
+    path = config.authentication.config
+    return AuthenticationConfigFile(path, disallowed=(keys.ring.issuer,)) if path is not None else None
