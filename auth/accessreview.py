@@ -14,7 +14,7 @@ from auth.asking import Asking
 from auth.attributes import Attributes
 from auth.authenticator import AuthenticationUnavailable
 from auth.decision import Decision
-from auth.grantsources import UNKNOWN
+from auth.grantsources import GrantsUnknown
 from auth.identity import Identity
 from auth.impersonation import own_headers
 from tunnel.impersonate import ImpersonationRefused
@@ -109,13 +109,13 @@ class Either:
         for decider in self._deciders:
             try:
                 decision: Decision = decider.decide(identity, cluster, now, request, labels)
+            except GrantsUnknown:
+                raise
             except AuthenticationUnavailable as unavailable:
                 away = unavailable
                 continue
             if decision.allowed:
                 return decision
-            if decision is UNKNOWN:
-                raise AuthenticationUnavailable(decision.reason)
             no = no or decision
         if away is not None:
             raise away

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from auth.attributes import Attributes
+from auth.authenticator import AuthenticationUnavailable
 from auth.decision import Decision
 from auth.delegation import in_force
 from auth.grant import Grant
@@ -17,7 +18,9 @@ from auth.grants import Decisions, Grants
 from auth.identity import Identity
 from auth.labelselector import Labels
 
-UNKNOWN = Decision(False, "", "the grants are not known yet: try again in a moment")
+
+class GrantsUnknown(AuthenticationUnavailable):
+    """Nobody may decide in the place of grants that are not known yet: they might make somebody else of the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,9 @@ class GrantSources:
     def decide(
         self, identity: Identity, cluster: str, now: float, request: Attributes | None = None, labels: Labels = ()
     ) -> Decision:
-        """See `auth.grants.Grants.decide`."""
+        """See `auth.grants.Grants.decide`. :raises GrantsUnknown: a source has not spoken yet."""
         if self._decisions is None:
-            return UNKNOWN
+            raise GrantsUnknown("the grants are not known yet")
         return self._decisions.decide(identity, cluster, now, request, labels)
 
     def _merge(self, now: float) -> None:

@@ -30,7 +30,12 @@ class Wanted:
 
 @click.command(context_settings={"show_default": False})
 @click.option("--server", required=True, envvar="KULVERT_SERVER", show_envvar=True, metavar="URL", help="The gateway.")
-@click.option("--issuer-url", default="", metavar="URL", help="The OIDC issuer.  [default: the gateway is asked]")
+@click.option(
+    "--issuer-url",
+    default="",
+    metavar="URL",
+    help="The OIDC issuer.  [default: that of your login there, else the gateway is asked]",
+)
 @click.option(
     "--client-id", default="", metavar="ID", help="The command's name there.  [default: the gateway is asked]"
 )
@@ -55,11 +60,19 @@ def credential(
     info = read_info(os.environ)
     address = gateway(server)
     _check_cluster(info, address)
+    cache = TokenCache(directory(os.environ), said)
+    if not issuer_url and not client_id:
+        issuer_url, client_id = _signed_in(cache, address, profile)
     if not issuer_url or not client_id:
         issuer_url, client_id = _asked(address, info, issuer_url, client_id)
     wanted = Wanted(LoginKey(address, issuer_url, client_id, profile), kind, info)
-    cache = TokenCache(directory(os.environ), said)
     click.echo(answer(info, cached(cache, wanted, time.time()) or _renewed(cache, wanted)))
+
+
+def _signed_in(cache: TokenCache, server: str, profile: str) -> tuple[str, str]:
+    """Issuer and client of the one login there; nothing where there is none, or several."""
+    known = [one for one in cache.logins() if (one.server, one.profile) == (server, profile)]
+    return (known[0].issuer, known[0].client_id) if len(known) == 1 else ("", "")
 
 
 def said(text: str) -> None:

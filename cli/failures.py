@@ -12,6 +12,8 @@ _EXPECTED = (
     "auth.statefile:StateFileError",
     "auth.yamlnodes:YamlError",
     "gateway.conditions:ConditionError",
+    "gateway.config:ConfigError",
+    "gateway.hub:HubError",
     "gateway.joininstall:JoinFailed",
     "gateway.registry:RegistryError",
     "tunnel.errors:TunnelError",

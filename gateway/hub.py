@@ -6,7 +6,9 @@ Everything here is at the edge: it fetches, and decides nothing. No request wait
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -16,6 +18,7 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from kubernetes_asyncio.config import ConfigException
 
 from auth.authenticator import AuthenticationUnavailable
+from auth.jwksfetch import MAX_BYTES
 from gateway.hubsettings import HubSettings
 
 PATIENCE: Final = 4.0
@@ -50,6 +53,24 @@ class Hub:
             raise AuthenticationUnavailable("the hub's OIDC discovery names no issuer")
         return frozenset({issuer})
 
+    async def key_set(self) -> bytes:
+        """The public keys of its service accounts' tokens: a JWKS document. Raises AuthenticationUnavailable."""
+        path = "/openid/v1/jwks"
+        async with _patiently("GET", path):
+            answer = await self.api.call_api(
+                path,
+                "GET",
+                header_params={"Accept": "application/jwk-set+json"},  # it gives no other type
+                auth_settings=["BearerToken"],
+                _preload_content=False,  # as it was sent: the reader is stricter than the library's
+                _return_http_data_only=True,
+            )
+            assert isinstance(answer, aiohttp.ClientResponse)
+            async with answer:
+                if answer.status != HTTPStatus.OK:
+                    raise AuthenticationUnavailable(f"the hub answers {answer.status} to GET {path}")
+                return await _read(answer)
+
     async def review_token(self, token: str) -> Mapping[str, Any]:
         """The status of a TokenReview. Raises AuthenticationUnavailable."""
         spec = {"token": token, "audiences": list(self._settings.audiences)}
@@ -74,28 +95,46 @@ class Hub:
 
     async def _asked(self, path: str, method: str, body: Any) -> dict[str, Any]:
         """What failed is told without the body of either side: there are tokens in it."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                answer = await self.api.call_api(
-                    path,
-                    method,
-                    header_params={"Accept": "application/json", "Content-Type": "application/json"},
-                    body=body,
-                    auth_settings=["BearerToken"],
-                    response_types_map={200: "object", 201: "object"},
-                    _return_http_data_only=True,
-                )
-        except ApiException as error:
-            raise AuthenticationUnavailable(f"the hub answers {error.status} to {method} {path}") from None
-        except TimeoutError:
-            raise AuthenticationUnavailable("the hub does not answer") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise AuthenticationUnavailable(f"the hub cannot be reached ({type(error).__name__})") from None
+        async with _patiently(method, path):
+            answer = await self.api.call_api(
+                path,
+                method,
+                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                body=body,
+                auth_settings=["BearerToken"],
+                response_types_map={200: "object", 201: "object"},
+                _return_http_data_only=True,
+            )
         return answer if isinstance(answer, dict) else {}
+
+
+@asynccontextmanager
+async def _patiently(method: str, path: str) -> AsyncIterator[None]:
+    """Bounds one question; whatever it fails of is AuthenticationUnavailable."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield
+    except ApiException as error:
+        raise AuthenticationUnavailable(f"the hub answers {error.status} to {method} {path}") from None
+    except TimeoutError:
+        raise AuthenticationUnavailable("the hub does not answer") from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise AuthenticationUnavailable(f"the hub cannot be reached ({type(error).__name__})") from None
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    data = bytearray()
+    async for piece in answer.content.iter_any():
+        data += piece
+        if len(data) > MAX_BYTES:
+            raise AuthenticationUnavailable(f"the hub's key set is larger than {MAX_BYTES} bytes")
+    return bytes(data)
 
 
 async def _configuration(settings: HubSettings) -> client.Configuration:
     found = client.Configuration()
+    if settings.kubeconfig is not None and not settings.kubeconfig.is_file():
+        raise HubError(f"hub.kubeconfig, {settings.kubeconfig}: there is no such file")
     try:
         if settings.kubeconfig is not None:
             await config.load_kube_config(str(settings.kubeconfig), client_configuration=found, persist_config=False)

@@ -56,6 +56,7 @@ class Server:
         self._audit: AuditService
         self._recordings: Recordings
         self._tasks: Tasks
+        self._composed = False
         self.port = 0
         self.agents_port = 0
 
@@ -102,6 +103,7 @@ class Server:
         stack.push_async_callback(self.clusters.lifecycle.close)
         self.authentication = Authentication(config, state, database, self.clusters.keys, hub, time.time())
         self.authorization = Authorization(config, state, database, self.registry, hub)
+        self._composed = True
         self.clusters.subscribe(stack)
         await self.authentication.start(self._tasks)
         self.authorization.start(self._tasks)
@@ -112,7 +114,9 @@ class Server:
         return part
 
     def _forget(self) -> None:
-        self.authentication.forget()
+        """A store may have something to say while it is opened: nobody remembers anything yet then."""
+        if self._composed:
+            self.authentication.forget()
 
     def _trusted(self) -> str:
         return self.authentication.certificates.trust

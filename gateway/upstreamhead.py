@@ -25,6 +25,8 @@ ALLOWED = frozenset((
     b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol", b"sec-websocket-extensions",
     b"traceparent", b"tracestate",
 ))  # fmt: skip
+_OF_WEBSOCKETS = ALLOWED | {b"origin"}
+"""kube-apiserver opens no WebSocket watch without an Origin."""
 _DENIED = frozenset((
     b"authorization", b"host", b"content-length", b"expect", b"audit-id",
     b"forwarded", b"x-forwarded-for", b"x-real-ip",
@@ -56,13 +58,14 @@ def sorted_once(head: RequestHead, proxied: bool, cookies: bool) -> Inbound:
 def sort_headers(head: RequestHead, proxied: bool, cookies: bool) -> Inbound:
     """Take from a head what may go on. `cookies`: whether Cookie may, behind a proxy."""
     named = connection_tokens(head.headers) if head.get(b"connection") is not None else frozenset()
+    allowed = ALLOWED if head.upgrade != b"websocket" else _OF_WEBSOCKETS
     kept: Headers = []
     asked: Headers = []
     for pair in head.headers:
         name = pair[0]
         if name[:11] == b"impersonate":
             asked.append(pair)
-        elif name not in named and (name in ALLOWED or (proxied and _passes(name, cookies))):
+        elif name not in named and (name in allowed or (proxied and _passes(name, cookies))):
             if name != _WS_PROTOCOL:
                 kept.append(pair)
             elif protocols := without_bearer(pair[1]):

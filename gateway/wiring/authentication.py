@@ -11,8 +11,9 @@ from auth.authenticationconfigfile import AuthenticationConfigFile
 from auth.authenticator import AuthenticationUnavailable, Authenticator
 from auth.chain import AuthenticatorChain
 from auth.clustertokens import ClusterTokenAuthenticator, PinnedKeys
+from auth.jwkscache import IssuerKeys
 from auth.oidc import OidcAuthenticator
-from auth.tokenreview import TokenReviewAuthenticator
+from auth.tokenreview import HubFetcher, TokenReviewAuthenticator
 from gateway.certificateapi import CertificateApi
 from gateway.certificates import Certificates
 from gateway.clienttrust import ClientTrust, TrustFiles
@@ -46,7 +47,8 @@ class Authentication:
     ) -> None:
         self._config = config
         self._state = state
-        self._hub = hub
+        self._hub = hub if config.hub.token_review else None
+        self._hub_keys = _keys_of(self._hub) if self._hub is not None else None
         self._forget: Callable[[], None] = lambda: None
         self.revocations = RevocationStore(database, self.forget)
         revoked, authority = self.revocations.revocations, state.authority(now)
@@ -71,7 +73,8 @@ class Authentication:
         """Begin to keep the issuers' keys fresh."""
         if self._oidc is not None:
             tasks.start("keys of OIDC issuers", self._oidc.run)
-        if self._hub is not None and self._config.hub.token_review:
+        if self._hub_keys is not None:
+            tasks.start("keys of the hub", self._hub_keys.run)
             await self._look_at_hub()
 
     def _authenticators(self, pinned: PinnedKeys) -> list[Authenticator]:
@@ -85,10 +88,9 @@ class Authentication:
         }
         if self._oidc is not None:
             known["oidc"] = self._oidc
-        if self._hub is not None and self._config.hub.token_review:
-            audiences = frozenset(self._config.hub.audiences)
+        if self._hub is not None and self._hub_keys is not None:
             known["hub"] = TokenReviewAuthenticator(
-                self._hub.review_token, lambda: self._issuers, audiences, time.monotonic
+                self._hub.review_token, lambda: self._issuers, self._hub_keys, hub, time.monotonic
             )
         return [known[name] for name in self._config.authentication.order if name in known]
 
@@ -112,9 +114,10 @@ class Authentication:
         if self._oidc_file is not None:
             part.looks["oidc"] = self._look_at_oidc
             part.warnings["oidc"] = self._oidc_problem
-        if self._hub is not None and self._config.hub.token_review:
+        if self._hub is not None:
             part.looks["hub-issuers"] = self._look_at_hub
             part.warnings["hub-issuers"] = lambda: None if self._issuers else "the hub has not told its issuer yet"
+            part.warnings["hub-keys"] = self._hub_keys_problem
         return part
 
     async def _look_at_trust(self) -> None:
@@ -146,6 +149,10 @@ class Authentication:
         problems = (file.problem if file else None, *(oidc.problems if oidc else ()))
         return "; ".join(filter(None, problems)) or None
 
+    def _hub_keys_problem(self) -> str | None:
+        problem = self._hub_keys.problem if self._hub_keys is not None else None
+        return f"the keys of the hub: {problem}" if problem else None
+
     async def _look_at_hub(self) -> None:
         """Once: an issuer does not change while its API server runs, and a wrong one lets nobody in."""
         if self._hub is None or self._issuers:
@@ -154,6 +161,10 @@ class Authentication:
             self._issuers = await self._hub.issuers()
         except AuthenticationUnavailable:
             return  # the check says so
+
+
+def _keys_of(hub: Hub) -> IssuerKeys:
+    return IssuerKeys("the hub", HubFetcher(hub.key_set), time.time)
 
 
 def _oidc_file(config: ServerConfig, keys: TokenKeys) -> AuthenticationConfigFile | None:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from auth.grant import Grant, Maker
-from auth.grantsources import GrantSources
+from auth.grantsources import GrantSources, GrantsUnknown
 from auth.identity import Identity
 
 NOW = 1_000.0
@@ -26,9 +26,11 @@ def rule(sources: GrantSources) -> str:
 
 def test_nothing_is_allowed_until_every_source_has_spoken() -> None:
     sources = GrantSources("file", "store")
-    assert "not known yet" in sources.decide(ADA, "c", NOW).reason
+    with pytest.raises(GrantsUnknown, match="not known yet"):
+        sources.decide(ADA, "c", NOW)
     sources.changed("store", [grant("s")], NOW)
-    assert not sources.decide(ADA, "c", NOW).allowed
+    with pytest.raises(GrantsUnknown):
+        sources.decide(ADA, "c", NOW)
     assert sources.problem == "file: the grants are not known yet"
     sources.changed("file", [], NOW)
     assert rule(sources) == "s"

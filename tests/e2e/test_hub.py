@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from auth.accessreview import AccessReviews
 from auth.authenticator import AuthenticationFailed, AuthenticationUnavailable, Undecided
 from auth.decision import Decision
 from auth.identity import Credentials, Identity
-from auth.tokenreview import TokenReviewAuthenticator
+from auth.jwkscache import IssuerKeys
+from auth.oidctoken import read_token
+from auth.tokenreview import HubFetcher, TokenReviewAuthenticator
 from gateway.hub import Hub, HubError
 from gateway.hubsettings import HubSettings
 from gateway.hubwatch import HubWatch, WatchTiming
+from gateway.settling import settled
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import Object, until
-from tests.support.cluster_helpers import RBAC, service_account_token
+from tests.support.cluster_helpers import RBAC, bind, service_account_token, token_kubeconfig
+from tests.support.token_forge import Forge
 
-CRDS = Path(__file__).parents[2] / "charts" / "crds"
+CHARTS = Path(__file__).parents[2] / "charts"
+CRDS = CHARTS / "crds"
 ADA = Identity("ada", ("dev",), "", (), "x509", "X509SHA256=1", 2**40)
 
 
@@ -33,16 +39,44 @@ async def hub(cluster_a: Cluster) -> AsyncIterator[Hub]:
         yield opened
 
 
+class Reviewing:
+    """The authenticator of one hub, and how often it has asked for a review."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.reviews = 0
+        self._hub = hub
+        self._keys = IssuerKeys("the hub", HubFetcher(hub.key_set), time.time)
+
+    async def authenticate(self, *tokens: str) -> list[Identity | AuthenticationFailed | None]:
+        issuers = await self._hub.issuers()
+        authenticator = TokenReviewAuthenticator(
+            self._review, lambda: issuers, self._keys, frozenset({"kulvert"}), asyncio.get_running_loop().time
+        )
+        running = asyncio.create_task(self._keys.run(), name="keys of the hub")
+        try:
+            return [await self._one(authenticator, token) for token in tokens]
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def _one(self, authenticator: TokenReviewAuthenticator, token: str) -> Identity | AuthenticationFailed | None:
+        try:
+            return await settled(
+                lambda: authenticator.authenticate(Credentials(b"Bearer " + token.encode()), time.time())
+            )
+        except AuthenticationFailed as failed:
+            return failed
+
+    async def _review(self, token: str) -> Mapping[str, Any]:
+        self.reviews += 1
+        return await self._hub.review_token(token)
+
+
 async def reviewed(hub: Hub, token: str) -> Identity | None:
-    issuers = await hub.issuers()
-    authenticator = TokenReviewAuthenticator(
-        hub.review_token, lambda: issuers, frozenset({"kulvert"}), asyncio.get_running_loop().time
-    )
-    credentials = Credentials(b"Bearer " + token.encode())
-    with pytest.raises(Undecided) as undecided:
-        authenticator.authenticate(credentials, time.time())
-    await undecided.value.settle()
-    return authenticator.authenticate(credentials, time.time())
+    (found,) = await Reviewing(hub).authenticate(token)
+    if isinstance(found, AuthenticationFailed):
+        raise found
+    return found
 
 
 async def test_a_service_account_of_the_hub_is_known_by_a_token_for_us(hub: Hub, cluster_a: Cluster) -> None:
@@ -58,18 +92,50 @@ async def test_a_token_for_the_hub_itself_is_not_for_us(hub: Hub, cluster_a: Clu
         await reviewed(hub, await service_account_token(cluster_a, "default", "robot"))
 
 
-async def test_a_forged_token_of_the_right_issuer_is_refused(hub: Hub, cluster_a: Cluster) -> None:
-    token = await service_account_token(cluster_a, "default", "robot", audiences=("kulvert",))
-    head, body, signature = token.split(".")
-    with pytest.raises(AuthenticationFailed):
-        await reviewed(hub, f"{head}.{body}.{'A' * len(signature)}")
+async def test_a_forged_token_of_the_right_issuer_never_reaches_the_review(hub: Hub, cluster_a: Cluster) -> None:
+    good = await service_account_token(cluster_a, "default", "robot", audiences=("kulvert",))
+    head, body, signature = good.split(".")
+    told = read_token(good)
+    stranger = ec.generate_private_key(ec.SECP256R1())
+    forged = Forge(stranger, str(told.kid), told.claims, int(time.time()))
+    reviewing = Reviewing(hub)
+    tokens = [f"{head}.{body}.{'A' * len(signature)}", forged.good(), *forged.bad().values(), forged.headed(kid=None)]
+    answers = await reviewing.authenticate(*tokens, good)
+    assert not any(isinstance(answer, Identity | AuthenticationUnavailable) for answer in answers[:-1])
+    assert isinstance(answers[-1], Identity)
+    assert reviewing.reviews == 1, "of the good one"
 
 
 async def test_the_token_of_a_deleted_account_is_refused(hub: Hub, cluster_a: Cluster) -> None:
     token = await service_account_token(cluster_a, "default", "shortlived", audiences=("kulvert",))
     await cluster_a.api.request("DELETE", "/api/v1/namespaces/default/serviceaccounts/shortlived")
-    with pytest.raises(AuthenticationFailed):
+    with pytest.raises(AuthenticationFailed, match="does not know this token"):
         await reviewed(hub, token)
+
+
+ASKED = ("/openid/v1/jwks", "/.well-known/openid-configuration")
+
+
+async def may_get(cluster: Cluster, path: str) -> bool:
+    return (await cluster.kubectl("auth", "can-i", "get", path, "--as", "by-role-alone")).out == "yes"
+
+
+async def test_the_servers_role_reads_the_keys_and_reviews(cluster_a: Cluster) -> None:
+    """Asked for a user who has that role alone: all service accounts may read the keys in a cluster as it comes."""
+    assert not [path for path in ASKED if await may_get(cluster_a, path)]
+    (await cluster_a.kubectl("apply", "--server-side", "-f", CHARTS / "server-hub-rbac.yaml")).check()
+    try:
+        await bind(cluster_a, "kulvert-server", user="by-role-alone")
+        assert [path for path in ASKED if await may_get(cluster_a, path)] == [*ASKED]
+        own = await service_account_token(cluster_a, "kulvert", "kulvert-server")
+        config = await token_kubeconfig(cluster_a, own, "reviewer.kubeconfig")
+        robot = await service_account_token(cluster_a, "default", "robot", audiences=("kulvert",))
+        async with Hub(HubSettings(kubeconfig=config)) as as_the_server:
+            assert await reviewed(as_the_server, robot) is not None
+    finally:
+        role = ("-f", CHARTS / "server-hub-rbac.yaml", "-l", "app.kubernetes.io/name=kulvert-server")
+        await cluster_a.kubectl("delete", *role, "--ignore-not-found")
+        await cluster_a.kubectl("delete", "clusterrolebinding", "kulvert-server-by-role-alone", "--ignore-not-found")
 
 
 async def allowed(hub: Hub, verb: str, cluster: str = "edge-7") -> bool:
@@ -120,10 +186,12 @@ async def test_a_hub_that_is_not_there_is_unavailable_and_not_a_no(tmp_path: Pat
             await nobody.review_access({})
         with pytest.raises(AuthenticationUnavailable):
             await nobody.review_token("s3cr3t")
+        with pytest.raises(AuthenticationUnavailable):
+            await nobody.key_set()
 
 
 async def test_a_wrong_kubeconfig_says_so(tmp_path: Path) -> None:
-    with pytest.raises(HubError, match="cannot be used"):
+    with pytest.raises(HubError, match="there is no such file"):
         async with Hub(HubSettings(kubeconfig=tmp_path / "missing")):
             pass
 

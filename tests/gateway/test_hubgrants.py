@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from auth.grantsources import GrantSources
+from auth.grantsources import GrantSources, GrantsUnknown
 from auth.identity import Identity
 from gateway.hubgrants import HubGrants
 
@@ -51,7 +51,8 @@ def test_an_object_is_a_grant() -> None:
 def test_nothing_is_allowed_before_the_hub_was_read() -> None:
     made = GrantSources("file", "hub")
     made.changed("file", (), NOW)
-    assert not reaches(made, "ada")
+    with pytest.raises(GrantsUnknown):
+        reaches(made, "ada")
     assert made.problem is not None
 
 

@@ -490,6 +490,16 @@ async def test_a_page_of_another_site_opens_nothing_with_its_readers_certificate
         assert bool(g.clusters.opened) is opened
 
 
+async def test_a_websocket_says_where_it_is_from_and_nothing_else_does() -> None:
+    """kube-apiserver opens no WebSocket watch without an Origin; what else it means to a cluster, nobody asked for."""
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    async with gate() as g:
+        for more, told in ((upgrade, [b"https://gateway"]), (b"", [])):
+            wire = g.connect()
+            wire.send(get(b"/clusters/a/api/v1/pods?watch=1", more=more + b"Origin: https://gateway\r\n"))
+            assert g.clusters.last.header(b"origin") == told
+
+
 async def test_more_lines_than_the_link_takes_stay_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent would end the link, and with it everybody's requests."""
     monkeypatch.setattr("gateway.pipeline.MAX_LINES", 4)

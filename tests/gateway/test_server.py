@@ -15,8 +15,10 @@ import pytest
 from auth.grantsfile import GrantsFile
 from gateway.auditsettings import AuditSettings
 from gateway.config import ServerConfig, TlsConfig
+from gateway.registry import Cluster
 from gateway.server import Server
 from tests.gateway.test_certificates import Configured
+from tests.gateway.test_clusterkeys import report
 
 GRANTS = "apiVersion: kulvert.dev/v1alpha1\nkind: Grants\ngrants: []\n"
 LOCAL = "127.0.0.1:0"
@@ -25,7 +27,7 @@ LOCAL = "127.0.0.1:0"
 @asynccontextmanager
 async def serving(at: Path, tls: TlsConfig | None = None) -> AsyncIterator[Server]:
     state = at / "state"
-    state.mkdir(mode=0o700)
+    state.mkdir(mode=0o700, exist_ok=True)
     (state / "grants.yaml").write_text(GRANTS)
     config = ServerConfig(
         listen=(LOCAL,),
@@ -84,3 +86,14 @@ async def test_grants_are_read_beside_the_loop_and_a_failure_ends_nothing(
         await server.watcher.look()
         assert server.watcher.problem("grants") is None
     assert threading.get_ident() not in threads
+
+
+async def test_a_server_begins_again_with_all_that_its_stores_hold(tmp_path: Path) -> None:
+    """A store may tell of its content while it is opened, when nothing else is there yet."""
+    keys = report("edge")
+    async with serving(tmp_path) as server:
+        server.registry.add(Cluster("edge-7", "uid-7", 1.0))
+        server.clusters.keys.report("edge-7", "uid-7", keys, 1.0)
+        server.authentication.revocations.revoke_user("eve", 1.0)
+    async with serving(tmp_path) as server:
+        assert server.clusters.keys.get("edge-7") is not None

@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Stage:
         self._plain_agent: dict[str, Any] = {}
         self._failed = ""
         self._written = 0
+        self._behind: list[int] = []
         for place in (self.directory, self._home, self.directory / "etc"):
             place.mkdir(mode=0o700)
         (self.directory / "charts").symlink_to(_root() / "charts")
@@ -77,6 +79,13 @@ class Stage:
         await bind(self._edge, "cluster-admin", group="kulvert:admins")
         await self.platform.start_server()
         await self.platform.start_agent(self._edge, CLUSTER)
+
+    async def stop(self) -> None:
+        """Ends all of it, and what examples have left in the background."""
+        for group in self._behind:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        await self.platform.stop()
 
     async def reset(self) -> None:
         """The agent as every section may expect it. Server and grants stay as they are until others are told."""
@@ -136,6 +145,9 @@ class Stage:
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, 0)
+                self._behind.append(process.pid)
             self._printed = self._output.read_text()
         return code
 
