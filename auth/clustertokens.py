@@ -17,9 +17,9 @@ from typing import Any, Final, Protocol
 
 from auth.authenticator import AuthenticationFailed
 from auth.identity import Credentials, Identity, credential_extra
-from auth.jwks import KeySet
-from auth.oidcclaims import check_times
-from auth.oidctoken import BadToken, Token, issuer_of, read_token
+from auth.oidc.claims import check_times
+from auth.oidc.jwks import KeySet
+from auth.oidc.token import BadToken, Token, issuer_of, read_token
 
 SOURCE: Final = "cluster-serviceaccount"
 ALGORITHMS: Final = frozenset({"RS256", "ES256", "ES384", "ES512"})
@@ -37,7 +37,7 @@ class PinnedIssuer:
 
 
 class PinnedKeys(Protocol):
-    """gateway.clusterkeys.ClusterKeys."""
+    """gateway.membership.clusterkeys.ClusterKeys."""
 
     def get(self, cluster: str) -> PinnedIssuer | None:
         """What is pinned for a cluster, from memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from auth.grantpatterns import matches
+from auth.grants.patterns import matches
 from tunnel.impersonate import Pairs
 
 

@@ -20,10 +20,10 @@ from auth.asking import Asking
 from auth.authenticator import AuthenticationFailed, AuthenticationUnavailable
 from auth.clustertokens import ALGORITHMS
 from auth.identity import Credentials, Identity
-from auth.jwks import BadKeySet, parse_key_set
-from auth.jwkscache import IssuerKeys
-from auth.jwksfetch import Fetched, FetchFailed
-from auth.oidctoken import BadToken, Token, issuer_of, read_token
+from auth.oidc.jwks import BadKeySet, parse_key_set
+from auth.oidc.jwkscache import IssuerKeys
+from auth.oidc.jwksfetch import Fetched, FetchFailed
+from auth.oidc.token import BadToken, Token, issuer_of, read_token
 from tunnel.impersonate import CREDENTIAL_ID
 
 SOURCE: Final = "hub"

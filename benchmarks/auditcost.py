@@ -17,10 +17,10 @@ from typing import cast
 
 from auth.decision import Decision
 from auth.identity import Identity
-from gateway.audit import AuditIds, AuditLog
-from gateway.auditpolicy import AuditPolicy, parse_policy
-from gateway.auditsinks import FileSink
-from gateway.audittrail import AuditTrail
+from gateway.audit.log import AuditIds, AuditLog
+from gateway.audit.policy import AuditPolicy, parse_policy
+from gateway.audit.sinks import FileSink
+from gateway.audit.trail import AuditTrail
 from gateway.passage import Client, Owner, Passage
 from gateway.peer import Peer
 from gateway.route import Router

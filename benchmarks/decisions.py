@@ -13,8 +13,8 @@ from typing import Final
 
 from auth.authenticator import Authenticator
 from auth.chain import AuthenticatorChain
-from auth.grants import Decisions
-from auth.grantsyaml import parse_grants
+from auth.grants.grants import Decisions
+from auth.grants.yaml import parse_grants
 from auth.pki import CertificateAuthority
 from auth.tokens import TokenAuthenticator
 from auth.x509 import CertificateAuthenticator

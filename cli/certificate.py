@@ -13,8 +13,8 @@ from cli import statedir
 from cli.failures import Failed
 
 if TYPE_CHECKING:
-    from gateway.registry import SqliteRegistry
-    from gateway.revocationstore import IssuedCredential, RevocationStore
+    from gateway.issuing.store import IssuedCredential, RevocationStore
+    from gateway.membership.registry import SqliteRegistry
 
 
 @click.group()
@@ -85,7 +85,7 @@ def _revoke_one(store: RevocationStore, number: str, now: float) -> None:
 
 
 def _store(registry: SqliteRegistry) -> RevocationStore:
-    from gateway.revocationstore import RevocationStore
+    from gateway.issuing.store import RevocationStore
 
     return RevocationStore(registry.database)
 

@@ -21,8 +21,8 @@ from cli.output import shown
 from cli.pairs import labels_of
 
 if TYPE_CHECKING:
-    from gateway.registry import Cluster
-    from gateway.stores import Stores
+    from gateway.membership.registry import Cluster
+    from gateway.membership.stores import Stores
 
 
 @click.group()
@@ -61,7 +61,7 @@ def add(name: str, labels: tuple[str, ...], cluster_id: str | None, state_dir: P
     \b
     kulvert cluster add edge-7 --id $(kubectl get namespace kube-system -o jsonpath={.metadata.uid})
     """
-    from gateway.registry import Cluster
+    from gateway.membership.registry import Cluster
 
     now = time.time()
     with statedir.stores(state_dir, make=True) as stores:
@@ -76,7 +76,7 @@ def add(name: str, labels: tuple[str, ...], cluster_id: str | None, state_dir: P
 @statedir.option
 def list_(output: str, state_dir: Path) -> None:
     """List the clusters: what is so of each, and the id that it is pinned to."""
-    from gateway.clusterview import cluster_object, status_word
+    from gateway.membership.view import cluster_object, status_word
 
     with statedir.stores(state_dir) as stores:
         found = [_seen(one, state_dir) for one in stores.registry.list()]
@@ -91,7 +91,7 @@ def list_(output: str, state_dir: Path) -> None:
 @statedir.option
 def show(name: str, output: str, state_dir: Path) -> None:
     """Show what is so of a cluster: its conditions, gates and finalizers, and how far a removal has come."""
-    from gateway.clusterview import cluster_object, moment
+    from gateway.membership.view import cluster_object, moment
 
     with statedir.stores(state_dir) as stores:
         known = stores.registry.get(name)
@@ -123,7 +123,7 @@ def _check_free(stores: Stores, name: str) -> None:
 
 def _seen(found: Cluster, state_dir: Path) -> Cluster:
     """What was written last of an agent's presence says nothing where no server runs."""
-    from gateway.conditions import AVAILABLE, UNKNOWN
+    from gateway.membership.conditions import AVAILABLE, UNKNOWN
 
     if statedir.server_runs(state_dir):
         return found

@@ -13,7 +13,7 @@ from cli.output import option as output_option
 from cli.output import shown
 
 if TYPE_CHECKING:
-    from gateway.agentcertificates import IssuedCertificate
+    from gateway.membership.agentcertificates import IssuedCertificate
 
 
 @click.command()
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @statedir.option
 def requests(output: str, state_dir: Path) -> None:
     """List who asks to serve a cluster and waits: for an administrator, or for a name to be free."""
-    from gateway.clusterview import enrolment_object, moment
+    from gateway.membership.view import enrolment_object, moment
 
     with statedir.stores(state_dir) as stores:
         found = stores.enrolments.list()
@@ -42,7 +42,7 @@ def accept(name: str, cluster_id: str | None, key: str, state_dir: Path) -> None
     Where another cluster has the name, the accepted one waits, and takes the name over once all agents of the first
     have been gone for a grace period (enrolment.takeoverGrace); `kulvert cluster switch` does not wait.
     """
-    from gateway.membership import accept as accepted
+    from gateway.membership.changes import accept as accepted
 
     with statedir.stores(state_dir) as stores:
         cluster, has_name = accepted(stores, name, cluster_id, time.time(), key)
@@ -58,7 +58,7 @@ def accept(name: str, cluster_id: str | None, key: str, state_dir: Path) -> None
 @statedir.option
 def deny(name: str, cluster_id: str | None, state_dir: Path) -> None:
     """Deny the requests for a name that wait."""
-    from gateway.membership import deny as denied
+    from gateway.membership.changes import deny as denied
 
     with statedir.stores(state_dir) as stores:
         count = denied(stores, name, cluster_id)
@@ -71,7 +71,7 @@ def deny(name: str, cluster_id: str | None, state_dir: Path) -> None:
 @statedir.option
 def switch(name: str, cluster_id: str, state_dir: Path) -> None:
     """Give a name to another cluster, now: the first one's certificates are revoked, and its agents are sent away."""
-    from gateway.membership import switch as switched
+    from gateway.membership.changes import switch as switched
 
     with statedir.stores(state_dir) as stores:
         before = stores.registry.get(name)
@@ -86,7 +86,7 @@ def switch(name: str, cluster_id: str, state_dir: Path) -> None:
 @statedir.option
 def certificates(name: str, output: str, state_dir: Path) -> None:
     """List the certificates of a cluster's agents."""
-    from gateway.clusterview import certificate_object, moment
+    from gateway.membership.view import certificate_object, moment
 
     now = time.time()
     with statedir.stores(state_dir) as stores:
@@ -110,7 +110,7 @@ def revoke(name: str, serial: str, keep_tokens: bool, state_dir: Path) -> None:
     The join tokens for this cluster go as well, since with one the agent would get another certificate for another
     key; agents that are enrolled need none.
     """
-    from gateway.membership import revoke as revoked
+    from gateway.membership.changes import revoke as revoked
 
     with statedir.stores(state_dir) as stores:
         one = revoked(stores, name, serial, time.time())

@@ -27,8 +27,8 @@ def gate() -> None:
 @statedir.option
 def gate_add(name: str, condition_type: str, state_dir: Path) -> None:
     """Let nobody in while this condition is not True."""
-    from gateway.cluster import Mark
-    from gateway.conditions import check_type
+    from gateway.membership.cluster import Mark
+    from gateway.membership.conditions import check_type
 
     with statedir.registry(state_dir) as registry:
         registry.mark(name, Mark.GATE, check_type(condition_type))
@@ -41,7 +41,7 @@ def gate_add(name: str, condition_type: str, state_dir: Path) -> None:
 @statedir.option
 def gate_remove(name: str, condition_type: str, state_dir: Path) -> None:
     """Wait for this condition no more."""
-    from gateway.cluster import Mark
+    from gateway.membership.cluster import Mark
 
     with statedir.registry(state_dir) as registry:
         if not registry.unmark(name, Mark.GATE, condition_type):
@@ -62,7 +62,7 @@ def condition() -> None:
 @statedir.option
 def condition_set(name: str, wanted: str, reason: str, message: str, state_dir: Path) -> None:
     """Set a condition: TYPE=True, TYPE=False or TYPE=Unknown."""
-    from gateway.conditions import BUILT_IN, Condition
+    from gateway.membership.conditions import BUILT_IN, Condition
 
     kind, equals, status = wanted.partition("=")
     if not equals:
@@ -88,7 +88,7 @@ def finalizer() -> None:
 @statedir.option
 def finalizer_add(name: str, value: str, state_dir: Path) -> None:
     """Put a finalizer on a cluster, for example example.com/dns."""
-    from gateway.cluster import Mark
+    from gateway.membership.cluster import Mark
 
     with statedir.registry(state_dir) as registry:
         registry.mark(name, Mark.FINALIZER, value)
@@ -101,7 +101,7 @@ def finalizer_add(name: str, value: str, state_dir: Path) -> None:
 @statedir.option
 def finalizer_remove(name: str, value: str, state_dir: Path) -> None:
     """Take a finalizer off."""
-    from gateway.cluster import Mark
+    from gateway.membership.cluster import Mark
 
     with statedir.registry(state_dir) as registry:
         if not registry.unmark(name, Mark.FINALIZER, value):

@@ -14,8 +14,8 @@ from cli.duration import seconds, spoken
 from cli.failures import Failed
 
 if TYPE_CHECKING:
-    from gateway.removals import Removal
-    from gateway.stores import Stores
+    from gateway.membership.removals import Removal
+    from gateway.membership.stores import Stores
 
 LOOK = 0.2
 
@@ -34,7 +34,7 @@ def remove(name: str, force: bool, timeout: float, state_dir: Path) -> None:
     The running server does it, also after a restart. A cluster that cannot be reached is waited for: with --force it is
     not, and what was left behind in it is printed.
     """
-    from gateway.membership import remove as wished
+    from gateway.membership.changes import remove as wished
 
     with statedir.stores(state_dir) as stores:
         removal = wished(stores, name, _who(), force, time.time())
@@ -65,7 +65,7 @@ def _watch(stores: Stores, removal: Removal, deadline: float, timeout: float) ->
 
 def _offline(stores: Stores, removal: Removal) -> None:
     """Nobody is attached where no server runs."""
-    from gateway.removal import remove_offline
+    from gateway.membership.removal import remove_offline
 
     after = remove_offline(stores, removal.cluster, time.time(), _known(stores, removal.cluster))
     for one in after.done:
@@ -80,7 +80,7 @@ def _offline(stores: Stores, removal: Removal) -> None:
 
 def _known(stores: Stores, name: str) -> list[str]:
     """What the server has had made in the cluster."""
-    from gateway.serviceaccountstore import ServiceAccountStore
+    from gateway.serviceaccounts.store import ServiceAccountStore
 
     wanted = [one.wanted for one in ServiceAccountStore(stores.registry.database).list()]
     return [f"ServiceAccount {one.namespace}/{one.name}" for one in wanted if one.cluster == name]

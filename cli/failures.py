@@ -11,11 +11,11 @@ _EXPECTED = (
     "auth.jointoken:JoinTokenInvalid",
     "auth.statefile:StateFileError",
     "auth.yamlnodes:YamlError",
-    "gateway.conditions:ConditionError",
+    "gateway.membership.conditions:ConditionError",
     "gateway.config:ConfigError",
-    "gateway.hub:HubError",
-    "gateway.joininstall:JoinFailed",
-    "gateway.registry:RegistryError",
+    "gateway.hub.client:HubError",
+    "gateway.joining.install:JoinFailed",
+    "gateway.membership.registry:RegistryError",
     "tunnel.errors:TunnelError",
 )
 """Each says by itself what to do. A module that was not imported has raised nothing, so none is imported here."""

@@ -37,8 +37,8 @@ def label_of(text: str) -> tuple[str, str]:
 
 def read(paths: Sequence[Path], label: tuple[str, str] | None) -> list[Object]:
     """The grants of some files, as objects. :raises YamlError: with file and line, before anything is changed."""
-    from auth.grantspec import grant_fields
-    from auth.grantsyaml import parse_objects
+    from auth.grants.spec import grant_fields
+    from auth.grants.yaml import parse_objects
 
     found: dict[str, Object] = {}
     for path in _files(paths):

@@ -20,9 +20,9 @@ from cli import statedir
 from cli.failures import Failed
 
 if TYPE_CHECKING:
-    from auth.grantsources import GrantSources
-    from gateway.grantstore import GrantStore
-    from gateway.registry import SqliteRegistry
+    from auth.grants.sources import GrantSources
+    from gateway.granting.store import GrantStore
+    from gateway.membership.registry import SqliteRegistry
 
 Object = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,13 +62,13 @@ class LocalGrants:
 
     def list(self) -> list[Object]:
         """See `GrantBook`."""
-        from gateway.grantview import shown
+        from gateway.granting.view import shown
 
         return [one.object for one in shown(self.sources, self.store)]
 
     def create(self, document: Object) -> Object:
         """See `GrantBook`."""
-        from auth.grantobject import read_object, value_of
+        from auth.grants.object import read_object, value_of
 
         wanted = read_object(value_of(document, "the grant"))
         if any(one.grant.name == wanted.grant.name and one.source == "file" for one in self.sources.listed):
@@ -78,7 +78,7 @@ class LocalGrants:
 
     def replace(self, document: Object) -> Object:
         """See `GrantBook`."""
-        from auth.grantobject import read_object, value_of
+        from auth.grants.object import read_object, value_of
 
         wanted = read_object(value_of(document, "the grant"))
         self.store.replace(int(wanted.version), wanted.grant, wanted.labels, _oneself(), time.time())
@@ -90,10 +90,10 @@ class LocalGrants:
 
     def review(self, spec: Object) -> Object:
         """See `GrantBook`."""
-        from auth.explain import explain, imagined
-        from auth.grantobject import value_of
-        from gateway.accessapi import about, read_question
-        from gateway.grantview import explained
+        from auth.grants.explain import explain, imagined
+        from auth.grants.object import value_of
+        from gateway.granting.accessapi import about, read_question
+        from gateway.granting.view import explained
 
         question = read_question(value_of({"spec": spec}, "the question"))
         cluster = self.registry.get(question.cluster)
@@ -159,9 +159,9 @@ def opened(where: Where, grants_file: Path | None = None) -> Iterator[GrantBook]
 @contextmanager
 def local(directory: Path, grants_file: Path | None = None) -> Iterator[LocalGrants]:
     """The grants of a state directory, and those of its file, if it has one."""
-    from auth.grantsfile import GrantsFile
-    from auth.grantsources import GrantSources
-    from gateway.grantstore import GrantStore
+    from auth.grants.file import GrantsFile
+    from auth.grants.sources import GrantSources
+    from gateway.granting.store import GrantStore
     from gateway.state import State
 
     with statedir.registry(directory) as registry:

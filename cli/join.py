@@ -16,8 +16,8 @@ from cli.pairs import labels_of
 
 if TYPE_CHECKING:
     from auth.jointoken import JoinToken
-    from gateway.joinmanifest import Installation
-    from gateway.stores import Stores
+    from gateway.joining.manifest import Installation
+    from gateway.membership.stores import Stores
 
 
 @click.command()
@@ -55,7 +55,7 @@ def join(
     applied, and the command waits until an agent is attached; the kubeconfig is kept nowhere.
     """
     from cli.version import current
-    from gateway.joinmanifest import IMAGE, Installation
+    from gateway.joining.manifest import IMAGE, Installation
 
     _check_servers(servers)
     with statedir.stores(state_dir, make=True) as stores:
@@ -78,7 +78,7 @@ def join(
 
 
 def _manual(stores: Stores, name: str, cluster_id: str | None, installation: Installation, ttl: float) -> None:
-    from gateway.membership import accept as accepted
+    from gateway.membership.changes import accept as accepted
 
     if cluster_id is not None:
         accepted(stores, name, cluster_id, time.time(), None)
@@ -95,7 +95,7 @@ def _policy(stores: Stores, installation: Installation) -> str:
 
 
 def _known(stores: Stores, name: str, labels: tuple[str, ...]) -> None:
-    from gateway.registry import Cluster
+    from gateway.membership.registry import Cluster
 
     there = stores.registry.get(name)
     if there is None:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from cli.failures import Failed
 from cli.terminal import Terminal
 from cli.up.apiclient import ApiClient
-from gateway.joininstall import apply, is_constrained, uid_of
-from gateway.joinmanifest import Installation
+from gateway.joining.install import apply, is_constrained, uid_of
+from gateway.joining.manifest import Installation
 
 if TYPE_CHECKING:
-    from gateway.stores import Stores
+    from gateway.membership.stores import Stores
 
 LOOK = 0.3
 
@@ -50,7 +50,7 @@ async def _install(
     timeout: float,
 ) -> None:
     from agent.kubeconfig import load
-    from gateway.membership import accept
+    from gateway.membership.changes import accept
 
     terminal = Terminal()
     async with ApiClient(load(kubeconfig, context)) as api:
@@ -75,7 +75,7 @@ async def _install(
 
 
 async def _available(stores: Stores, name: str, timeout: float) -> str:
-    from gateway.conditions import AVAILABLE, TRUE
+    from gateway.membership.conditions import AVAILABLE, TRUE
 
     deadline = time.monotonic() + timeout
     while True:

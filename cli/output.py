@@ -25,7 +25,7 @@ def shown(output: str, kind: str, objects: Sequence[Any], header: Sequence[str],
         for line in table(header, rows):
             click.echo(line)
         return
-    from gateway.clusterview import API_VERSION
+    from gateway.membership.view import API_VERSION
 
     single = {"apiVersion": API_VERSION, "kind": kind, "items": list(objects)} if kind else objects[0]
     if output == "json":

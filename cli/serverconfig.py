@@ -10,7 +10,7 @@ import click
 
 from cli.serverhelp import HELP
 from cli.settings import Flag
-from gateway.auditsettings import AuditSettings
+from gateway.audit.settings import AuditSettings
 from gateway.config import ConfigError, ServerConfig, load, settings
 from gateway.limits import DoorTimeouts
 

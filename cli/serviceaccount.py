@@ -17,8 +17,8 @@ from cli.duration import seconds
 from cli.failures import Failed
 
 if TYPE_CHECKING:
-    from gateway.registry import SqliteRegistry
-    from gateway.serviceaccountstore import Managed, ServiceAccountStore, Wanted
+    from gateway.membership.registry import SqliteRegistry
+    from gateway.serviceaccounts.store import Managed, ServiceAccountStore, Wanted
 
 
 @click.group()
@@ -56,7 +56,7 @@ def create(
     """Have a service account made in a cluster, and a token for it put into a file, or into a Secret of the hub, again
     and again in time.
     """
-    from gateway.serviceaccountstore import Wanted, holder_of
+    from gateway.serviceaccounts.store import Wanted, holder_of
 
     namespace, name = _account(account)
     wanted = Wanted(cluster, namespace, name, holder_of(holder), file, audiences, expiration, secret)
@@ -73,7 +73,7 @@ def apply(filename: TextIO, state_dir: Path) -> None:
     """Declare service accounts by objects of kind ManagedServiceAccount (kulvert.dev/v1alpha1)."""
     import yaml
 
-    from gateway.serviceaccountview import read
+    from gateway.serviceaccounts.view import read
 
     try:
         documents = [one for one in yaml.safe_load_all(filename.read()) if one is not None]
@@ -106,7 +106,7 @@ def show(cluster: str, account: str, state_dir: Path) -> None:
     """Show one as YAML, with its conditions. The token is not among it."""
     import yaml
 
-    from gateway.serviceaccountview import shown
+    from gateway.serviceaccounts.view import shown
 
     with _opened(state_dir) as (_, store):
         managed = store.get((cluster, *_account(account)))
@@ -128,7 +128,7 @@ def delete(cluster: str, account: str, state_dir: Path) -> None:
 
 @contextmanager
 def _opened(state_dir: Path) -> Iterator[tuple[SqliteRegistry, ServiceAccountStore]]:
-    from gateway.serviceaccountstore import ServiceAccountStore
+    from gateway.serviceaccounts.store import ServiceAccountStore
 
     with statedir.registry(state_dir) as registry:
         yield registry, ServiceAccountStore(registry.database)

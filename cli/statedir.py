@@ -14,8 +14,8 @@ import click
 from cli.failures import Failed
 
 if TYPE_CHECKING:
-    from gateway.registry import SqliteRegistry
-    from gateway.stores import Stores
+    from gateway.membership.registry import SqliteRegistry
+    from gateway.membership.stores import Stores
 
 VARIABLE = "KULVERT_STATE_DIR"
 SERVER = Path("/var/lib/kulvert")
@@ -54,7 +54,7 @@ def registry(directory: Path, *, make: bool = False) -> Iterator[SqliteRegistry]
 
     :raises Failed: there is none, and `make` does not say to begin one: a typing error must not make a new state.
     """
-    from gateway.registry import SqliteRegistry
+    from gateway.membership.registry import SqliteRegistry
 
     path = registry_file(directory)
     if not make and not path.exists():
@@ -69,7 +69,7 @@ def registry(directory: Path, *, make: bool = False) -> Iterator[SqliteRegistry]
 @contextmanager
 def stores(directory: Path, *, make: bool = False) -> Iterator[Stores]:
     """All that a server knows of clusters and agents; see `registry`. :raises Failed: there is none."""
-    from gateway.stores import Stores
+    from gateway.membership.stores import Stores
 
     path = registry_file(directory)
     if not make and not path.exists():

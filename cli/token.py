@@ -17,7 +17,7 @@ from cli.pairs import labels_of
 
 if TYPE_CHECKING:
     from auth.jointoken import StoredJoinToken
-    from gateway.stores import Stores
+    from gateway.membership.stores import Stores
 
 _AGENT = """\
 The agent's configuration (agent.yaml; the token belongs into a file that only the agent can read):

@@ -20,7 +20,7 @@ from auth.revocations import CurrentRevocations, no_revocations
 from auth.watched import Seen, Watched
 from auth.x509 import CertificateAuthenticator
 from gateway.config import ConfigError
-from gateway.credentialsettings import FrontProxyConfig
+from gateway.issuing.settings import FrontProxyConfig
 
 _Mark: TypeAlias = tuple[tuple[int, int, int], ...]
 

@@ -19,13 +19,13 @@ from typing import Any, get_type_hints
 import yaml
 
 from auth.yamlnodes import Value, YamlError, read_document
-from gateway.auditsettings import AuditSettings
-from gateway.credentialsettings import CertificatesConfig, FrontProxyConfig, TokensConfig
-from gateway.enrolments import EnrolmentSettings
-from gateway.hubsettings import AutoJoinSettings, HubSettings
+from gateway.audit.settings import AuditSettings
+from gateway.hub.settings import AutoJoinSettings, HubSettings
+from gateway.issuing.settings import CertificatesConfig, FrontProxyConfig, TokensConfig
 from gateway.limits import DoorLimits, DoorTimeouts
-from gateway.recordingsettings import RecordingSettings
-from gateway.serviceaccounts import ServiceAccountSettings
+from gateway.membership.enrolments import EnrolmentSettings
+from gateway.recording.settings import RecordingSettings
+from gateway.serviceaccounts.keeper import ServiceAccountSettings
 from gateway.wellknownapi import LoginSettings
 
 ENVIRONMENT = "KULVERT_"

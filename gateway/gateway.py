@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client.registry import Collector
 
 from auth.frontproxy import FrontProxies
-from gateway.audittrail import AuditTrail
+from gateway.audit.trail import AuditTrail
 from gateway.clusters import Clusters
 from gateway.credentials import no_front_proxies
 from gateway.door import Door
@@ -23,10 +23,10 @@ from gateway.handover import Handover
 from gateway.limits import DoorLimits, DoorTimeouts
 from gateway.listener import Listener
 from gateway.management import Attached, Check, Management
+from gateway.membership.registry import Cluster, ClusterRegistry
 from gateway.metrics import Traffic, TrafficCollector, registry_of
 from gateway.passage import Passage
 from gateway.pipeline import Authenticate, Decide, Pipeline
-from gateway.registry import Cluster, ClusterRegistry
 from gateway.route import Router
 from gateway.settling import Settling
 from tunnel.batch import Batch

@@ -20,9 +20,9 @@ from auth.identity import Identity
 from gateway import status
 from gateway.failures import Refused
 from gateway.handover import Caller, caller_of
+from gateway.membership.registry import Cluster, ClusterRegistry
 from gateway.metrics import exposition
 from gateway.pipeline import Decide
-from gateway.registry import Cluster, ClusterRegistry
 from gateway.settling import settled
 
 API_VERSION = "kulvert.dev/v1alpha1"

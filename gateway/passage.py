@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.delimiting import Delimiting, delimit
 from gateway.downstreamhead import REASONS, render_answer, trailers_of
 from gateway.failures import Refused
-from gateway.streamtap import StreamTap, TapFailed
+from gateway.recording.streamtap import StreamTap, TapFailed
 from gateway.websocketfarewell import GRACE, Farewell, farewell_of
 from gateway.withdrawal import Withdrawal
 from tunnel.body import LAST_CHUNK, chunk_head, encode_last_chunk

@@ -25,16 +25,16 @@ from auth.frontproxy import FrontProxies
 from auth.identity import Credentials, Identity
 from auth.impersonation import requested_headers
 from gateway import failures, status
-from gateway.audittrail import AuditTrail
+from gateway.audit.trail import AuditTrail
 from gateway.clusters import Clusters
-from gateway.conditions import check_registered
 from gateway.credentials import credentials_of, no_front_proxies
 from gateway.failures import Refused
 from gateway.handover import Caller, Handover
+from gateway.membership.conditions import check_registered
+from gateway.membership.registry import Cluster
 from gateway.metrics import Traffic
 from gateway.passage import Outcome, Passage
 from gateway.peer import Peer
-from gateway.registry import Cluster
 from gateway.retry import may_retry
 from gateway.route import Route, Router, proxied_prefix
 from gateway.settling import ROUNDS, Settling
@@ -65,7 +65,7 @@ class Authenticate(Protocol):
 
 
 class Decide(Protocol):
-    """auth.grants.Decisions, or whatever holds the newest of them. Without a request: whether any is allowed."""
+    """auth.grants.grants.Decisions, or whatever holds the newest of them. Without a request: whether any is allowed."""
 
     def decide(
         self, identity: Identity, cluster: str, now: float, request: Attributes | None = None, labels: Labels = ()
@@ -73,7 +73,7 @@ class Decide(Protocol):
 
 
 class Names(Protocol):
-    """The part of gateway.registry.ClusterRegistry that a request reads."""
+    """The part of gateway.membership.registry.ClusterRegistry that a request reads."""
 
     def get(self, name: str) -> Cluster | None: ...
 

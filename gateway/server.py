@@ -12,14 +12,14 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from gateway.auditservice import AuditService
-from gateway.audittrail import AuditTrail
+from gateway.audit.service import AuditService
+from gateway.audit.trail import AuditTrail
 from gateway.config import ServerConfig, host_and_port
 from gateway.gateway import Gateway, GatewayParts
-from gateway.hub import Hub
+from gateway.hub.client import Hub
 from gateway.listener import listening_socket
-from gateway.recording import RecordingCollector, Recordings
-from gateway.registry import SqliteRegistry
+from gateway.membership.registry import SqliteRegistry
+from gateway.recording.recordings import RecordingCollector, Recordings
 from gateway.state import State
 from gateway.watcher import Watcher
 from gateway.wiring.authentication import Authentication

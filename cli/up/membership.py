@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from auth.jointoken import JoinToken
 from cli.failures import Failed
-from gateway.registry import Cluster
-from gateway.stores import Stores
+from gateway.membership.registry import Cluster
+from gateway.membership.stores import Stores
 
 LABEL = ("kulvert.dev/made-by", "up")
 LIFETIME = 7 * 86_400.0

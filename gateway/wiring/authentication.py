@@ -7,24 +7,24 @@ import os
 import time
 from collections.abc import Callable
 
-from auth.authenticationconfigfile import AuthenticationConfigFile
 from auth.authenticator import AuthenticationUnavailable, Authenticator
 from auth.chain import AuthenticatorChain
 from auth.clustertokens import ClusterTokenAuthenticator, PinnedKeys
-from auth.jwkscache import IssuerKeys
-from auth.oidc import OidcAuthenticator
+from auth.oidc.authenticator import OidcAuthenticator
+from auth.oidc.configfile import AuthenticationConfigFile
+from auth.oidc.jwkscache import IssuerKeys
 from auth.tokenreview import HubFetcher, TokenReviewAuthenticator
-from gateway.certificateapi import CertificateApi
 from gateway.certificates import Certificates
 from gateway.clienttrust import ClientTrust, TrustFiles
 from gateway.config import ServerConfig
 from gateway.database import Database
-from gateway.hub import Hub
-from gateway.issuer import Issuer
-from gateway.jwksapi import JwksApi
-from gateway.revocationstore import RevocationStore
+from gateway.hub.client import Hub
+from gateway.issuing.api import CertificateApi
+from gateway.issuing.issuer import Issuer
+from gateway.issuing.jwksapi import JwksApi
+from gateway.issuing.store import RevocationStore
+from gateway.issuing.tokenkeys import TokenKeys
 from gateway.state import State
-from gateway.tokenkeys import TokenKeys
 from gateway.wellknownapi import WellKnown
 from gateway.wiring.part import Part
 from gateway.wiring.tasks import Tasks

@@ -6,22 +6,22 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from auth.accessreview import AccessReviews, Either
-from auth.delegation import is_administrator, owned
-from auth.grantsfile import GrantsFile
-from auth.grantsources import GrantSources
+from auth.grants.accessreview import AccessReviews, Either
+from auth.grants.delegation import is_administrator, owned
+from auth.grants.file import GrantsFile
+from auth.grants.sources import GrantSources
 from auth.identity import Identity
-from gateway.accessapi import AccessApi
 from gateway.config import ServerConfig
 from gateway.database import Database
-from gateway.grantsapi import GrantsApi
-from gateway.grantstore import GrantStore
+from gateway.granting.accessapi import AccessApi
+from gateway.granting.api import GrantsApi
+from gateway.granting.store import GrantStore
 from gateway.handover import Caller
-from gateway.hub import Hub
-from gateway.hubgrants import PATH, HubGrants
-from gateway.hubwatch import HubWatch, jitter
+from gateway.hub.client import Hub
+from gateway.hub.grants import PATH, HubGrants
+from gateway.hub.watch import HubWatch, jitter
+from gateway.membership.registry import Cluster, ClusterRegistry
 from gateway.pipeline import Decide
-from gateway.registry import Cluster, ClusterRegistry
 from gateway.settling import settled
 from gateway.state import State
 from gateway.wiring.part import Part

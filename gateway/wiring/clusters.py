@@ -8,26 +8,26 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 from auth.identity import Identity
-from gateway import hubclusters
-from gateway.agents import SessionsCollector
-from gateway.audit import AuditLogs
-from gateway.autojoin import Installer
-from gateway.clusterapi import ClusterApi
-from gateway.clusterkeys import ClusterKeys, report_methods
+from gateway.audit.log import AuditLogs
 from gateway.config import ServerConfig
-from gateway.hub import Hub
-from gateway.hubjoin import HubJoin
-from gateway.hubobjects import HubObjects
-from gateway.hubwatch import HubWatch, jitter
-from gateway.lifecycle import Lifecycle, Times
-from gateway.registry import SqliteRegistry
-from gateway.serviceaccountfiles import FileProjection
-from gateway.serviceaccounts import ServiceAccountKeeper
-from gateway.serviceaccountsapi import ServiceAccountsApi
-from gateway.serviceaccountsecrets import Projections, SecretProjection
-from gateway.serviceaccountstore import ServiceAccountStore
+from gateway.hub import clusters as hubclusters
+from gateway.hub.autojoin import Installer
+from gateway.hub.client import Hub
+from gateway.hub.join import HubJoin
+from gateway.hub.objects import HubObjects
+from gateway.hub.watch import HubWatch, jitter
+from gateway.membership.agents import SessionsCollector
+from gateway.membership.api import ClusterApi
+from gateway.membership.clusterkeys import ClusterKeys, report_methods
+from gateway.membership.lifecycle import Lifecycle, Times
+from gateway.membership.registry import SqliteRegistry
+from gateway.membership.stores import Stores
+from gateway.serviceaccounts.api import ServiceAccountsApi
+from gateway.serviceaccounts.files import FileProjection
+from gateway.serviceaccounts.keeper import ServiceAccountKeeper
+from gateway.serviceaccounts.secrets import Projections, SecretProjection
+from gateway.serviceaccounts.store import ServiceAccountStore
 from gateway.state import State
-from gateway.stores import Stores
 from gateway.wiring.authorization import Authorization
 from gateway.wiring.part import Part
 from gateway.wiring.tasks import Tasks

@@ -18,7 +18,7 @@ from auth.authenticator import AuthenticationFailed
 from auth.chain import AuthenticatorChain
 from auth.clustertokens import SOURCE, ClusterTokenAuthenticator, PinnedIssuer
 from auth.identity import Credentials, Identity
-from auth.jwks import parse_key_set
+from auth.oidc.jwks import parse_key_set
 
 ISSUER = "https://kubernetes.default.svc"
 NOW = 1_000_000.0

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from auth.authenticator import AuthenticationFailed, AuthenticationUnavailable, Undecided
 from auth.identity import Credentials, Identity
-from auth.jwkscache import RETRY, IssuerKeys
-from auth.jwksfetch import FetchFailed
+from auth.oidc.jwkscache import RETRY, IssuerKeys
+from auth.oidc.jwksfetch import FetchFailed
 from auth.tokenreview import HubFetcher, Question, TokenReviewAuthenticator
 from tests.support.oidc_issuer import NOW, Clock, FakeIssuer, jwk, key_set
 from tests.support.token_forge import HOUR, Forge

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auth.grantsyaml import parse_grants
+from auth.grants.yaml import parse_grants
 from auth.yamlnodes import YamlError, read_document
 
 

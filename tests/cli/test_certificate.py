@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.lazy import Entry, LazyGroup
-from gateway.registry import SqliteRegistry
-from gateway.revocationstore import CERTIFICATE, TOKEN, IssuedCredential, RevocationStore
+from gateway.issuing.store import CERTIFICATE, TOKEN, IssuedCredential, RevocationStore
+from gateway.membership.registry import SqliteRegistry
 
 NOW = time.time()
 ROOT = LazyGroup(name="kulvert", entries=(Entry("certificate", "cli.certificate:certificate", "."),))

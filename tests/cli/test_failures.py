@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cli.failures import Failed, explained
-from gateway.registry import RegistryError
+from gateway.membership.registry import RegistryError
 
 
 def test_expected_errors_become_their_text() -> None:

@@ -16,16 +16,16 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from click.testing import Result
 
-from auth.grant import Grant
-from auth.grantsources import GrantSources
+from auth.grants.grant import Grant
+from auth.grants.sources import GrantSources
 from auth.identity import Identity
 from auth.pki import CertificateAuthority
-from gateway.accessapi import AccessApi
 from gateway.failures import Refused
-from gateway.grantsapi import GrantsApi
-from gateway.grantstore import GrantStore
+from gateway.granting.accessapi import AccessApi
+from gateway.granting.api import GrantsApi
+from gateway.granting.store import GrantStore
 from gateway.handover import Caller
-from gateway.registry import Cluster, SqliteRegistry
+from gateway.membership.registry import Cluster, SqliteRegistry
 from tests.cli.command import kulvert
 from tests.cli.fakegateway import API, FakeGateway, town
 
@@ -236,7 +236,7 @@ async def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         except Refused as refused:
             return web.json_response({"message": refused.failure.text(refused.detail)}, status=refused.failure.code)
 
-    monkeypatch.setattr("gateway.grantsapi.caller_of", caller)
+    monkeypatch.setattr("gateway.granting.api.caller_of", caller)
     made = Remote(tmp_path)
     app = web.Application(middlewares=[as_status])
     app.router.add_routes(GrantsApi(made.store, made.sources, made.registry, lambda: 0.0).routes())

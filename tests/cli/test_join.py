@@ -15,10 +15,10 @@ from click.testing import Result
 from auth.jointoken import JoinToken
 from cli import joinapply
 from cli.lock import only_one
-from gateway.conditions import Condition
-from gateway.enrolments import Choice, Enrolment
-from gateway.registry import Cluster
-from gateway.stores import Stores
+from gateway.membership.conditions import Condition
+from gateway.membership.enrolments import Choice, Enrolment
+from gateway.membership.registry import Cluster
+from gateway.membership.stores import Stores
 from tests.cli.command import kulvert
 
 SERVER = ("--server", "https://k.example.com:8444")

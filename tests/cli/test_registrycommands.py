@@ -12,11 +12,11 @@ import yaml
 
 from auth.jointoken import JoinToken
 from cli.lock import only_one
-from gateway.agentcertificates import IssuedCertificate
-from gateway.conditions import Condition
-from gateway.enrolments import Enrolment
-from gateway.registry import SqliteRegistry
-from gateway.stores import Stores
+from gateway.membership.agentcertificates import IssuedCertificate
+from gateway.membership.conditions import Condition
+from gateway.membership.enrolments import Enrolment
+from gateway.membership.registry import SqliteRegistry
+from gateway.membership.stores import Stores
 from tests.cli.command import kulvert
 
 

@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from cli.serviceaccount import serviceaccount
-from gateway.registry import Cluster, SqliteRegistry
+from gateway.membership.registry import Cluster, SqliteRegistry
 from gateway.state import State
 
 DECLARED = """\

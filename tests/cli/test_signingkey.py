@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.lazy import Entry, LazyGroup
-from gateway.credentialsettings import TokensConfig
-from gateway.registry import SqliteRegistry
+from gateway.issuing.settings import TokensConfig
+from gateway.issuing.tokenkeys import TokenKeys
+from gateway.membership.registry import SqliteRegistry
 from gateway.state import State
-from gateway.tokenkeys import TokenKeys
 
 ROOT = LazyGroup(name="kulvert", entries=(Entry("signing-key", "cli.signingkey:signing_key", "."),))
 

@@ -17,7 +17,7 @@ from agent.membership import Membership
 from agent.pool import PoolLimits, UpstreamPool
 from agent.statesecret import StateSecret, StateTiming
 from agent.trust import Trust
-from gateway.joinmanifest import STATE
+from gateway.joining.manifest import STATE
 from tests.support.agentauthority import Book
 from tests.support.cluster import Cluster
 from tests.support.cluster_helpers import agent_identity, token_kubeconfig

@@ -12,16 +12,16 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from auth.accessreview import AccessReviews
 from auth.authenticator import AuthenticationFailed, AuthenticationUnavailable, Undecided
 from auth.decision import Decision
+from auth.grants.accessreview import AccessReviews
 from auth.identity import Credentials, Identity
-from auth.jwkscache import IssuerKeys
-from auth.oidctoken import read_token
+from auth.oidc.jwkscache import IssuerKeys
+from auth.oidc.token import read_token
 from auth.tokenreview import HubFetcher, TokenReviewAuthenticator
-from gateway.hub import Hub, HubError
-from gateway.hubsettings import HubSettings
-from gateway.hubwatch import HubWatch, WatchTiming
+from gateway.hub.client import Hub, HubError
+from gateway.hub.settings import HubSettings
+from gateway.hub.watch import HubWatch, WatchTiming
 from gateway.settling import settled
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import Object, until

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.autojoin import Installer
-from gateway.hub import Hub
-from gateway.hubclusters import JOIN, PATH
-from gateway.hubjoin import HubJoin
-from gateway.hubobjects import HubObjects
-from gateway.hubsettings import AutoJoinSettings, HubSettings
-from gateway.hubwatch import HubWatch, WatchTiming
-from gateway.stores import Stores
+from gateway.hub.autojoin import Installer
+from gateway.hub.client import Hub
+from gateway.hub.clusters import JOIN, PATH
+from gateway.hub.join import HubJoin
+from gateway.hub.objects import HubObjects
+from gateway.hub.settings import AutoJoinSettings, HubSettings
+from gateway.hub.watch import HubWatch, WatchTiming
+from gateway.membership.stores import Stores
 from tests.e2e.conftest import _run as run_to_end
 from tests.e2e.test_lifecycle import eventually, reached, run_installed
 from tests.support.cluster import Cluster

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway.hub import Hub
-from gateway.hubobjects import HubObjects
-from gateway.hubsettings import HubSettings
-from gateway.hubwatch import HubWatch, WatchTiming
-from gateway.registry import SqliteRegistry
-from gateway.serviceaccountfiles import FileProjection
-from gateway.serviceaccounts import TOKEN, ServiceAccountKeeper
-from gateway.serviceaccountsecrets import Projections, SecretProjection
-from gateway.serviceaccountstore import Managed, ServiceAccountStore, Wanted
+from gateway.hub.client import Hub
+from gateway.hub.objects import HubObjects
+from gateway.hub.settings import HubSettings
+from gateway.hub.watch import HubWatch, WatchTiming
+from gateway.membership.registry import SqliteRegistry
+from gateway.serviceaccounts.files import FileProjection
+from gateway.serviceaccounts.keeper import TOKEN, ServiceAccountKeeper
+from gateway.serviceaccounts.secrets import Projections, SecretProjection
+from gateway.serviceaccounts.store import Managed, ServiceAccountStore, Wanted
 from tests.support.cluster import Cluster
 from tests.support.cluster_helpers import create_namespace, service_account_token, token_kubeconfig
 from tunnel.calls import Params

@@ -21,10 +21,10 @@ import jwt
 import pytest
 import yaml
 
-from auth.authenticationconfigfile import AuthenticationConfigFile
 from auth.authenticator import AuthenticationFailed
 from auth.identity import BadIdentity, Credentials
-from auth.oidc import OidcAuthenticator
+from auth.oidc.authenticator import OidcAuthenticator
+from auth.oidc.configfile import AuthenticationConfigFile
 from tests.support import cluster_commands
 from tests.support.cluster import Cluster
 from tests.support.oidc_issuer import rsa_key

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
-from auth.authenticationconfigfile import AuthenticationConfigFile
 from auth.authenticator import AuthenticationFailed, AuthenticationUnavailable, Undecided
 from auth.identity import Credentials, Identity
-from auth.jwkscache import RETRY
-from auth.jwksfetch import TIMEOUT, HttpFetcher
-from auth.oidc import OidcAuthenticator
+from auth.oidc.authenticator import OidcAuthenticator
+from auth.oidc.configfile import AuthenticationConfigFile
+from auth.oidc.jwkscache import RETRY
+from auth.oidc.jwksfetch import TIMEOUT, HttpFetcher
 from tests.support.dex import ADA, BOB, OTHER_CLIENT, PUBLIC_CLIENT, Dex, Person
 
 

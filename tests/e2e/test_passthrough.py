@@ -16,7 +16,7 @@ from agent.report import read_report
 from auth.authenticator import AuthenticationFailed
 from auth.clustertokens import ClusterTokenAuthenticator, PinnedIssuer
 from auth.identity import Credentials, Identity
-from gateway.clusterkeys import KeyReport
+from gateway.membership.clusterkeys import KeyReport
 from tests.support.agentside import AgentSide, agent_side
 from tests.support.cluster import Cluster
 from tests.support.cluster_helpers import create_namespace, create_pod, delete_pod, service_account_token

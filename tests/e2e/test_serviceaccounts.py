@@ -16,10 +16,10 @@ import pytest
 from agent import kubeconfig
 from agent.pool import PoolLimits, UpstreamPool
 from agent.serviceaccounts import DELETE, LABELS, TOKEN, ServiceAccounts
-from gateway.registry import SqliteRegistry
-from gateway.serviceaccountfiles import FileProjection
-from gateway.serviceaccounts import ServiceAccountKeeper
-from gateway.serviceaccountstore import ServiceAccountStore, Wanted
+from gateway.membership.registry import SqliteRegistry
+from gateway.serviceaccounts.files import FileProjection
+from gateway.serviceaccounts.keeper import ServiceAccountKeeper
+from gateway.serviceaccounts.store import ServiceAccountStore, Wanted
 from tests.support.cluster import Cluster
 from tests.support.cluster_helpers import create_namespace, service_account_token, token_kubeconfig
 from tunnel.batch import Batch

@@ -6,7 +6,7 @@ import os
 import struct
 import zlib
 
-from gateway.recordingspdy import HEADERS, SYN_REPLY, SYN_STREAM, dictionary
+from gateway.recording.spdy import HEADERS, SYN_REPLY, SYN_STREAM, dictionary
 from tunnel.websocket import BINARY, encode
 
 TYPES = (b"error", b"stdin", b"stdout", b"resize")

@@ -15,18 +15,18 @@ from aiohttp import web
 
 from auth.authenticator import AuthenticationFailed, Authenticator
 from auth.chain import AuthenticatorChain
-from auth.grants import Decisions, Grant, Grants
+from auth.grants.grants import Decisions, Grant, Grants
 from auth.identity import Credentials, Identity
-from gateway.audit import AuditIds, AuditLog
-from gateway.audittrail import AuditTrail
+from gateway.audit.log import AuditIds, AuditLog
+from gateway.audit.trail import AuditTrail
 from gateway.connection import ClientConnection
 from gateway.door import Door
 from gateway.handover import Handover
 from gateway.limits import DoorLimits, DoorTimeouts
 from gateway.management import Attached, Check, Management
+from gateway.membership.registry import Cluster, RegistryError, Subscriber
 from gateway.metrics import Traffic, TrafficCollector, registry_of
 from gateway.pipeline import Pipeline
-from gateway.registry import Cluster, RegistryError, Subscriber
 from gateway.route import Router
 from gateway.settling import Settling
 from tests.gateway.wire import FakeClusters, Wire

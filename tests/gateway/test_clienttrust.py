@@ -17,7 +17,7 @@ from auth.pki import CertificateAuthority
 from gateway.certificates import Certificates
 from gateway.clienttrust import ClientTrust, TrustFiles
 from gateway.config import ConfigError, TlsConfig
-from gateway.credentialsettings import FrontProxyConfig
+from gateway.issuing.settings import FrontProxyConfig
 from gateway.state import State
 from tests.auth.certificates import crl, loaded, shown
 from tests.gateway.gate import gate

@@ -17,11 +17,11 @@ import pytest
 import uvloop
 
 from auth.chain import AuthenticatorChain
-from auth.grants import Decisions
+from auth.grants.grants import Decisions
 from auth.pki import CertificateAuthority
 from auth.x509 import CertificateAuthenticator
-from gateway.audit import AuditIds, AuditLog
-from gateway.audittrail import AuditTrail
+from gateway.audit.log import AuditIds, AuditLog
+from gateway.audit.trail import AuditTrail
 from gateway.connection import ClientConnection
 from gateway.gateway import Gateway, GatewayParts
 from gateway.limits import DoorTimeouts

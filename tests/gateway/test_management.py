@@ -12,11 +12,11 @@ from aiohttp import web
 
 from auth.authenticator import AuthenticationUnavailable, Undecided
 from auth.decision import Decision
-from auth.grants import Decisions
+from auth.grants.grants import Decisions
 from auth.identity import Identity
 from gateway.handover import AppExchange, Caller, Handover, caller_of
+from gateway.membership.registry import Cluster
 from gateway.pipeline import PUBLIC
-from gateway.registry import Cluster
 from tests.gateway.answers import read
 from tests.gateway.gate import HEADS, gate, settle
 from tunnel.errors import ExchangeReset, Hop, Reason

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from auth.grants import Decisions, Grants
+from auth.grants.grants import Decisions, Grants
 from auth.impersonation import AsWhom
 from gateway.limits import DoorLimits
-from gateway.registry import Cluster
+from gateway.membership.registry import Cluster
 from stub.errors import Draining, NoAgent, SessionOverloaded, StubError
 from tests.gateway.answers import read
 from tests.gateway.gate import Gate, gate, grant, settle

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.recordingchannels import Channel, Decoder, Piece, Size, Sizes, Undecodable
-from gateway.recordingspdy import SYN_STREAM, SpdyDecoder, dictionary
-from gateway.recordingwebsocket import WebSocketDecoder
+from gateway.recording.channels import Channel, Decoder, Piece, Size, Sizes, Undecodable
+from gateway.recording.spdy import SYN_STREAM, SpdyDecoder, dictionary
+from gateway.recording.websocket import WebSocketDecoder
 from tests.gateway.execstreams import RESIZE, STDIN, STDOUT, Spdy, fragment, message, size
 from tunnel.websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT, encode
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from auth.grantsfile import GrantsFile
-from gateway.auditsettings import AuditSettings
+from auth.grants.file import GrantsFile
+from gateway.audit.settings import AuditSettings
 from gateway.config import ServerConfig, TlsConfig
-from gateway.registry import Cluster
+from gateway.membership.registry import Cluster
 from gateway.server import Server
+from tests.gateway.membership.test_clusterkeys import report
 from tests.gateway.test_certificates import Configured
-from tests.gateway.test_clusterkeys import report
 
 GRANTS = "apiVersion: kulvert.dev/v1alpha1\nkind: Grants\ngrants: []\n"
 LOCAL = "127.0.0.1:0"

@@ -12,9 +12,9 @@ import pytest
 import uvloop
 
 from auth.chain import AuthenticatorChain
-from auth.grants import Decisions
-from gateway.audit import AuditIds, AuditLog
-from gateway.audittrail import AuditTrail
+from auth.grants.grants import Decisions
+from gateway.audit.log import AuditIds, AuditLog
+from gateway.audit.trail import AuditTrail
 from gateway.certificates import Certificates
 from gateway.config import TlsConfig
 from gateway.gateway import Gateway, GatewayParts

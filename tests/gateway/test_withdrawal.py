@@ -10,10 +10,11 @@ import pytest
 import pytest_asyncio
 from websockets.frames import Close, Opcode
 
-from gateway import conditions, status
+from gateway import status
 from gateway.connection import ClientConnection
 from gateway.failures import Refused
-from gateway.streamtap import TapFailed
+from gateway.membership import conditions
+from gateway.recording.streamtap import TapFailed
 from gateway.withdrawal import Withdrawal
 from tests.gateway.answers import read
 from tests.gateway.execstreams import fragment, message

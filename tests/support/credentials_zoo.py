@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from auth import agentpki
 from auth.pki import CertificateAuthority, Issued
 from auth.tokens import TYPE
-from gateway.clusterkeys import ClusterKeys
 from gateway.database import Database
-from gateway.revocationstore import RevocationStore
+from gateway.issuing.store import RevocationStore
+from gateway.membership.clusterkeys import ClusterKeys
 from gateway.state import AUDIENCE, ISSUER, State
 from tests.support.certificate_forge import revocation_list
 from tests.support.cluster_api import until

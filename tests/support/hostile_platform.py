@@ -17,9 +17,9 @@ import yaml
 
 from auth.jointoken import JoinToken
 from auth.pki import CertificateAuthority, Issued
-from gateway.registry import Cluster
+from gateway.membership.registry import Cluster
+from gateway.membership.stores import Stores
 from gateway.state import State
-from gateway.stores import Stores
 from tests.support.platform import ADMINS, Grant, Platform, grant
 from tests.support.processes import Process
 

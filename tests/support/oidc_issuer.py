@@ -11,9 +11,9 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from auth.authenticationconfig import AuthenticationConfiguration, JwtIssuer, KeySource, PrefixedClaim
-from auth.jwks import parse_key_set
-from auth.jwksfetch import Fetched, FetchFailed
+from auth.oidc.config import AuthenticationConfiguration, JwtIssuer, KeySource, PrefixedClaim
+from auth.oidc.jwks import parse_key_set
+from auth.oidc.jwksfetch import Fetched, FetchFailed
 
 URL = "https://issuer.test"
 AUDIENCE = "kulvert"

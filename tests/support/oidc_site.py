@@ -10,8 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
-from auth.authenticationconfig import KeySource
-from auth.jwksfetch import HttpFetcher
+from auth.oidc.config import KeySource
+from auth.oidc.jwksfetch import HttpFetcher
 from tests.support.cluster_pki import Authority
 from tests.support.oidc_issuer import jwk, key_set, rsa_key
 

@@ -18,8 +18,8 @@ import yaml
 
 from auth.jointoken import JoinToken
 from auth.pki import CertificateAuthority, Issued
-from gateway.registry import Cluster as Registered
-from gateway.stores import Stores
+from gateway.membership.registry import Cluster as Registered
+from gateway.membership.stores import Stores
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import until
 from tests.support.cluster_helpers import AgentIdentity, agent_identity, token_kubeconfig

@@ -10,8 +10,8 @@ import pytest
 from auth.jointoken import JoinToken
 from cli.failures import Failed
 from cli.up.membership import member
-from gateway.registry import Cluster
-from gateway.stores import Stores
+from gateway.membership.registry import Cluster
+from gateway.membership.stores import Stores
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from agent.identityfile import AgentIdentity, new_key
 from auth import agentpki
 from auth.jointoken import JoinToken
 from auth.pki import CertificateAuthority, Issued
-from gateway.stores import Stores
+from gateway.membership.stores import Stores
 from tests.e2e.threats.test_threat_credentials import PUBLIC, Way, leaked
 from tests.e2e.threats.test_threat_credentials import WAYS as EVERY_WAY
 from tests.support.credentials_bad import bad

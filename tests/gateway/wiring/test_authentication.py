@@ -13,12 +13,12 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from auth.authenticator import AuthenticationUnavailable
-from gateway.clusterkeys import ClusterKeys
 from gateway.config import ServerConfig
-from gateway.hub import Hub
-from gateway.hubsettings import HubSettings
-from gateway.registry import SqliteRegistry
-from gateway.revocationstore import TOKEN, IssuedCredential
+from gateway.hub.client import Hub
+from gateway.hub.settings import HubSettings
+from gateway.issuing.store import TOKEN, IssuedCredential
+from gateway.membership.clusterkeys import ClusterKeys
+from gateway.membership.registry import SqliteRegistry
 from gateway.state import State
 from gateway.wiring.authentication import Authentication
 from gateway.wiring.tasks import Tasks

@@ -9,7 +9,7 @@ import pytest
 
 from auth.identity import Identity
 from gateway.config import ServerConfig
-from gateway.registry import Cluster, SqliteRegistry
+from gateway.membership.registry import Cluster, SqliteRegistry
 from gateway.state import State
 from gateway.wiring.authorization import Authorization
 

@@ -1,0 +1,1 @@
+"""Who may reach which clusters, for what, and as whom. Pure decisions."""

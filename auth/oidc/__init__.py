@@ -1,0 +1,1 @@
+"""Users by the tokens of OIDC issuers, in Kubernetes' own configuration format."""

@@ -1,0 +1,1 @@
+"""Grants as the server keeps and serves them; `auth.grants` decides."""

@@ -1,0 +1,1 @@
+"""Managed service accounts: tokens of clusters, kept fresh for their holders."""
