@@ -227,13 +227,18 @@ def test_a_link_that_closes_says_its_last_word(run: Callable[..., None], whose: 
     async def test() -> None:
         async with paired(own_links=1) as (pair, _):
             mine, other = (pair.agent, pair.stub) if whose == "agent" else (pair.stub, pair.agent)
-            heard: list[bool] = []
-            other.on_pong = lambda link, payload: heard.append(link.own and bool(payload))  # type: ignore[method-assign]
+            heard: list[bytes] = []
+
+            def on_pong(link: Link, payload: bytes) -> None:
+                if link.own:  # the shared link measures itself meanwhile
+                    heard.append(payload)
+
+            other.on_pong = on_pong  # type: ignore[method-assign]
             link = next(iter(mine.own_links.values()))
             link.pong(b"12345678")
             link.close("done")
             await until(lambda: heard and not other.own_links)
-            assert heard == [True]
+            assert heard == [b"12345678"]
             assert pair.stub.closed_reason is None
 
     run(test())
