@@ -70,9 +70,14 @@ class Times:
         return self.known(now) and now < self.retry_at <= now + LONGEST_PAUSE
 
     def until(self, now: float, renewable: bool) -> float:
-        """When its user's program is to ask for another. Not before: it would ask without end."""
+        """When its user's program is to ask for another. Not before: it would ask without end.
+
+        Nor when it is due, which may be a moment after it was handed out: client-go closes all its connections when it
+        is given another certificate, and with them the request that is under way. Half-way to its last moment there is
+        time for that, and still time to renew.
+        """
         if now < self.due:
-            return self.due
+            return (self.due + self.last) / 2
         return min(self.last, max(self.retry_at, now + 1.0)) if renewable else self.last
 
 

@@ -99,7 +99,16 @@ def test_a_gateway_and_its_user_that_differ_by_seconds_see_no_expired_token() ->
     times = obtained(START, START + HOUR)
     assert decide(times, START + HOUR - 61, renewable=True, interactive=False) is Step.USE
     assert decide(times, START + HOUR - 59, renewable=True, interactive=False) is Step.RENEW
-    assert times.until(START, True) == START + HOUR - 60
+    assert START + HOUR - 60 < times.until(START, True) < START + HOUR - 30
+
+
+@given(st.floats(60, 10 * DAY), st.sampled_from([0.0, 2 / 3]), st.floats(0, 1))
+def test_what_is_handed_out_is_not_asked_for_again_at_once(life: float, share: float, at: float) -> None:
+    """client-go closes all connections for another certificate, and the request that is under way with them."""
+    times = obtained(START, START + life, share)
+    now = START + at * (times.due - START) * 0.999
+    assert decide(times, now, renewable=True, interactive=False) is Step.USE
+    assert now + (times.last - times.due) / 2 <= times.until(now, True) < times.last
 
 
 def test_a_certificate_is_renewed_at_two_thirds_of_its_life() -> None:
