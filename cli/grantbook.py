@@ -180,8 +180,10 @@ def local(directory: Path, grants_file: Path | None = None) -> Iterator[LocalGra
 
 
 def _oneself() -> str:
-    """For the store's record of who changed what. Whoever has no name has a number."""
+    """For the store's record of who changed what. Whoever has no name is somebody."""
+    from gateway.granting.store import ON_THE_MACHINE
+
     try:
-        return f"{getpass.getuser()} on the server's machine"
+        return getpass.getuser() + ON_THE_MACHINE
     except (KeyError, OSError):
-        return "somebody on the server's machine"
+        return "somebody" + ON_THE_MACHINE

@@ -84,6 +84,12 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
 
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """For a question that memory does not answer; it waits for no writer. :raises RegistryError: SQLite fails."""
+        with refusing():
+            yield self._connection
+
     def poll(self) -> bool:
         """Takes over what another process wrote, and tells subscribers. True where there was something.
 

@@ -106,7 +106,7 @@ class Server:
         self._composed = True
         self.clusters.subscribe(stack)
         await self.authentication.start(self._tasks)
-        self.authorization.start(self._tasks)
+        self.authorization.start(self._tasks, self._audit.log, trail.new_id)
         self.clusters.start(stack, self._tasks, self._audit.log, trail.new_id)
         parts = [self.clusters.part(self.authorization), self.authentication.part, self.authorization.part]
         part = united([*parts, self._own_part()])

@@ -22,6 +22,8 @@ from auth.yamlnodes import YamlError
 from gateway.database import Database, RegistryError
 
 Row: TypeAlias = tuple[str, int, str, str, str | None, str, float, str, float]
+ON_THE_MACHINE = " on the server's machine"
+"""How the name of who changes grants by the command ends."""
 MOST = 10_000
 """Grants in all: each is looked at when one changes."""
 MOST_BYTES = 32_768
@@ -151,8 +153,19 @@ class GrantStore:
         query = (
             "SELECT at, by, name, change, spec FROM grant_change WHERE ? IN ('', name) ORDER BY version DESC LIMIT ?"
         )
-        with self._database.writing() as database:
+        with self._database.reading() as database:
             return tuple(GrantChange(*row) for row in database.execute(query, (name, most)))
+
+    def latest(self) -> int:
+        """The number of the latest change; 0 before the first."""
+        with self._database.reading() as database:
+            return int(database.execute("SELECT COALESCE(MAX(version), 0) FROM grant_change").fetchone()[0])
+
+    def changes_after(self, version: int) -> tuple[tuple[int, GrantChange], ...]:
+        """What was changed after a change, with its number, in order."""
+        query = "SELECT version, at, by, name, change, spec FROM grant_change WHERE version > ? ORDER BY version"
+        with self._database.reading() as database:
+            return tuple((row[0], GrantChange(*row[1:])) for row in database.execute(query, (version,)))
 
     # --- gateway.database.Store
 

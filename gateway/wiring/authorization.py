@@ -11,10 +11,12 @@ from auth.grants.delegation import is_administrator, owned
 from auth.grants.file import GrantsFile
 from auth.grants.sources import GrantSources
 from auth.identity import Identity
+from gateway.audit.log import AuditLogs
 from gateway.config import ServerConfig
 from gateway.database import Database
 from gateway.granting.accessapi import AccessApi
 from gateway.granting.api import GrantsApi
+from gateway.granting.journal import GrantJournal
 from gateway.granting.store import GrantStore
 from gateway.handover import Caller
 from gateway.hub.client import Hub
@@ -55,8 +57,9 @@ class Authorization:
     def _reads_hub(self) -> bool:
         return self._hub is not None and self._config.hub.grants
 
-    def start(self, tasks: Tasks) -> None:
-        """Begin to read the hub's grants."""
+    def start(self, tasks: Tasks, audit: AuditLogs, new_id: Callable[[], str]) -> None:
+        """Begin to read the hub's grants, and to record what the command does to the store's."""
+        self.store.subscribe(GrantJournal(self.store, audit, new_id, time.time).look)
         if self._hub is None or not self._reads_hub:
             return
         self._watch = HubWatch(self._hub.api, PATH, HubGrants(self.sources).changed, jitter())
