@@ -10,12 +10,11 @@ import hashlib
 import re
 import warnings
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -27,21 +26,9 @@ AUTHORITY: Final = "kulvert-agents"
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 _MAX_CSR: Final = 8 * 1024
 _MAX_CERTIFICATE: Final = 8 * 1024
-_BACKDATED: Final = 300.0
 _URI: Final = re.compile(r"kulvert://cluster/([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)/([0-9a-zA-Z-]{1,64})")
 """`tunnel.enrolment.cluster_uri`, to be read again."""
 _CURVES: Final = ("secp256r1", "secp384r1")
-_USAGE: Final = x509.KeyUsage(
-    digital_signature=True,
-    key_cert_sign=False,
-    crl_sign=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    encipher_only=False,
-    decipher_only=False,
-)
 
 
 class AgentCertificateError(ValueError):
@@ -111,24 +98,11 @@ def issue(
     uri = cluster_uri(cluster, cluster_id)
     if not _URI.fullmatch(uri):
         raise AgentCertificateError("the cluster's name or id is malformed")
-    until = float(int(min(now + lifetime, authority.certificate.not_valid_after_utc.timestamp())))
-    serial = x509.random_serial_number()
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name(cluster))]))
-        .issuer_name(authority.certificate.subject)
-        .public_key(key)
-        .serial_number(serial)
-        .not_valid_before(datetime.fromtimestamp(now - _BACKDATED, UTC))
-        .not_valid_after(datetime.fromtimestamp(until, UTC))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_USAGE, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
-    )
-    signed = builder.sign(authority.key, hashes.SHA256())
-    return IssuedToAgent(signed.public_bytes(serialization.Encoding.PEM).decode(), f"{serial:x}", until)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name(cluster))])
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+    signed = authority.sign(key, subject, ExtendedKeyUsageOID.CLIENT_AUTH, now, lifetime, names)
+    until, serial = signed.not_valid_after_utc.timestamp(), f"{signed.serial_number:x}"
+    return IssuedToAgent(signed.public_bytes(serialization.Encoding.PEM).decode(), serial, until)
 
 
 class Verifier:

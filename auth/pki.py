@@ -115,7 +115,7 @@ class CertificateAuthority:
         :raises ValueError: as for `issue_client`.
         """
         subject = _subject(user, groups, uid)
-        return self._signed(key, subject, ExtendedKeyUsageOID.CLIENT_AUTH, now, lifetime, None)
+        return self.sign(key, subject, ExtendedKeyUsageOID.CLIENT_AUTH, now, lifetime, None)
 
     def _issue(
         self,
@@ -126,10 +126,10 @@ class CertificateAuthority:
         alternatives: x509.SubjectAlternativeName | None = None,
     ) -> Issued:
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._signed(key.public_key(), subject, purpose, now, lifetime, alternatives)
+        certificate = self.sign(key.public_key(), subject, purpose, now, lifetime, alternatives)
         return Issued(certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
 
-    def _signed(
+    def sign(
         self,
         key: SubjectKey,
         subject: x509.Name,
@@ -138,6 +138,7 @@ class CertificateAuthority:
         lifetime: float,
         alternatives: x509.SubjectAlternativeName | None,
     ) -> x509.Certificate:
+        """A leaf for whom the caller has decided on; none outlives the authority."""
         until = min(now + lifetime, self.certificate.not_valid_after_utc.timestamp())
         builder = _builder(subject, self.certificate.subject, key, now, until)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -56,7 +56,6 @@ class Server:
         self._audit: AuditService
         self._recordings: Recordings
         self._tasks: Tasks
-        self._composed = False
         self.port = 0
         self.agents_port = 0
 
@@ -97,13 +96,11 @@ class Server:
     async def _compose(self, stack: AsyncExitStack, hub: Hub | None, trail: AuditTrail) -> Part:
         """The parts, begun; what they add to the whole, as one."""
         config, state, database = self.config, self.state, self.registry.database
-        self.clusters = Clusters(
-            config, state, self.registry, self.sessions, self._forget, self._trusted, hub, self._version
-        )
+        self.clusters = Clusters(config, state, self.registry, self.sessions, self._trusted, hub, self._version)
         stack.push_async_callback(self.clusters.lifecycle.close)
         self.authentication = Authentication(config, state, database, self.clusters.keys, hub, time.time())
         self.authorization = Authorization(config, state, database, self.registry, hub)
-        self._composed = True
+        self.clusters.keys.subscribe(self.authentication.forget)
         self.clusters.subscribe(stack)
         await self.authentication.start(self._tasks)
         self.authorization.start(self._tasks, self._audit.log, trail.new_id)
@@ -112,11 +109,6 @@ class Server:
         part = united([*parts, self._own_part()])
         self.watcher = Watcher(part.looks, WATCH)
         return part
-
-    def _forget(self) -> None:
-        """A store may have something to say while it is opened: nobody remembers anything yet then."""
-        if self._composed:
-            self.authentication.forget()
 
     def _trusted(self) -> str:
         return self.authentication.certificates.trust

@@ -64,7 +64,7 @@ class IssuedCredential:
 
 class RevocationStore:
     """What was taken back is in memory (see `gateway.database.Store`), since each authentication asks for it; what was
-    issued is read when somebody wants to know. `changed` is called when there are other revocations.
+    issued is read when somebody wants to know.
     """
 
     name = "credentials"
@@ -82,12 +82,16 @@ class RevocationStore:
         """,
     )
 
-    def __init__(self, database: Database, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, database: Database) -> None:
         """Opens its tables. :raises RegistryError: they cannot be used."""
         self._database = database
-        self._changed = changed
+        self._told: list[Callable[[], None]] = []
         self._revocations = Revocations()
         database.open(self)
+
+    def subscribe(self, told: Callable[[], None]) -> None:
+        """Calls back when there are other revocations."""
+        self._told.append(told)
 
     def revocations(self) -> Revocations:
         """What was taken back, from memory (`auth.revocations.CurrentRevocations`)."""
@@ -175,7 +179,8 @@ class RevocationStore:
         """See `gateway.database.Store`."""
         before, self._revocations = self._revocations, content
         if before != content:
-            self._changed()
+            for told in self._told:
+                told()
 
     def _reload(self) -> None:
         with self._database.writing() as database:

@@ -102,12 +102,20 @@ class ClusterKeys:
         """,
     )
 
-    def __init__(self, database: Database, on_change: Callable[[], None] = lambda: None) -> None:
-        """:raises RegistryError: the file cannot be used. `on_change`: who remembers identities has to forget them."""
+    def __init__(self, database: Database) -> None:
+        """:raises RegistryError: the file cannot be used."""
         self._database = database
-        self._on_change = on_change
+        self._told: list[Callable[[], None]] = []
         self._pinned: _Content = {}
         database.open(self)
+
+    def subscribe(self, told: Callable[[], None]) -> None:
+        """Calls back when the keys have changed: who remembers identities has to forget them."""
+        self._told.append(told)
+
+    def _tell(self) -> None:
+        for told in self._told:
+            told()
 
     def get(self, cluster: str) -> PinnedIssuer | None:
         """See `PinnedKeys`."""
@@ -135,7 +143,7 @@ class ClusterKeys:
         self._write(cluster, before, pinned)
         self._pinned = self._pinned | {cluster: pinned}
         _tell(cluster, before, pinned)
-        self._on_change()
+        self._tell()
         return True
 
     def _check_own(self, pinned: Pinned) -> None:
@@ -168,7 +176,7 @@ class ClusterKeys:
         """See `gateway.database.Store`."""
         before, self._pinned = self._pinned, content
         if before != content:
-            self._on_change()
+            self._tell()
 
     def _write(self, cluster: str, before: Pinned | None, pinned: Pinned) -> None:
         report = pinned.report
@@ -193,7 +201,7 @@ class ClusterKeys:
                 database.execute("DELETE FROM cluster_key WHERE cluster = ?", (name,))
                 database.execute("DELETE FROM cluster_key_history WHERE cluster = ?", (name,))
         self._pinned = {name: known for name, known in self._pinned.items() if name not in names}
-        self._on_change()
+        self._tell()
 
 
 def report_methods(keys: ClusterKeys, agent: AgentInfo, wall: Callable[[], float]) -> Mapping[str, Method]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 
 from auth.authenticator import AuthenticationUnavailable, Authenticator
 from auth.chain import AuthenticatorChain
@@ -49,8 +48,7 @@ class Authentication:
         self._state = state
         self._hub = hub if config.hub.token_review else None
         self._hub_keys = _keys_of(self._hub) if self._hub is not None else None
-        self._forget: Callable[[], None] = lambda: None
-        self.revocations = RevocationStore(database, self.forget)
+        self.revocations = RevocationStore(database)
         revoked, authority = self.revocations.revocations, state.authority(now)
         files = TrustFiles(config.tls.client_ca, config.tls.client_crl)
         self.trust = ClientTrust(files, authority.certificate, config.front_proxy, revoked)
@@ -61,13 +59,13 @@ class Authentication:
         self._issuers: frozenset[str] = frozenset()
         self._tidied = float("-inf")
         self.chain = AuthenticatorChain(self._authenticators(pinned), ttl=KNOWN_FOR)
-        self._forget = self.chain.clear
+        self.revocations.subscribe(self.forget)
         self._issuer = Issuer(authority, self.keys, self.revocations, config.certificates, config.tokens, os.urandom)
         self.part = self._part()
 
     def forget(self) -> None:
         """What was remembered of users may be wrong: keys, authorities or revocations have changed."""
-        self._forget()
+        self.chain.clear()
 
     async def start(self, tasks: Tasks) -> None:
         """Begin to keep the issuers' keys fresh."""

@@ -45,12 +45,11 @@ class Clusters:
         state: State,
         registry: SqliteRegistry,
         sessions: Sessions,
-        forget: Callable[[], None],
         trusted: Callable[[], str],
         hub: Hub | None,
         version: str,
     ) -> None:
-        """`forget`: what was remembered of identities may be wrong. `trusted` is PEM that agents shall trust."""
+        """`trusted` is PEM that agents shall trust."""
         self._trusted = trusted
         self._hub = hub
         self._version = version
@@ -60,7 +59,7 @@ class Clusters:
         self._registry = registry
         self._sessions = sessions
         self._keeper: ServiceAccountKeeper | None = None
-        self.keys = ClusterKeys(registry.database, forget)
+        self.keys = ClusterKeys(registry.database)
         self.accounts = ServiceAccountStore(registry.database)
         self.stores = Stores.of(registry)
         now, clock = time.time(), asyncio.get_running_loop().time

@@ -36,7 +36,8 @@ class Process:
     def __init__(self, path: Path) -> None:
         self.told: list[bool] = []
         self.database = Database(path)
-        self.store = RevocationStore(self.database, lambda: self.told.append(True))
+        self.store = RevocationStore(self.database)
+        self.store.subscribe(lambda: self.told.append(True))
 
     def record(self, one: IssuedCredential, now: float = NOW) -> None:
         self.store.record(one, recorded_parent=one.parent != LOGIN, now=now)

@@ -47,7 +47,8 @@ def test_the_first_report_is_pinned_and_read_again_at_the_next_start(registry: S
 
 def test_rotated_keys_are_taken_over_and_those_that_are_gone_are_not_believed(registry: SqliteRegistry) -> None:
     told: list[int] = []
-    keys = ClusterKeys(registry.database, lambda: told.append(1))
+    keys = ClusterKeys(registry.database)
+    keys.subscribe(lambda: told.append(1))
     keys.report("edge-7", "uid-7", report("edge"), 0.0)
     keys.report("edge-7", "uid-7", report("edge", "other"), PAUSE)
     keys.report("edge-7", "uid-7", report("other"), 2 * PAUSE)
