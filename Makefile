@@ -44,7 +44,7 @@ lint: $(STAMP) ## ruff, mypy --strict, import-linter
 unit: $(STAMP) ## the tests that need no test bed, with branch coverage
 	$(BIN)/python -m pytest $(UNIT) -q -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=85 $(call again,$(UNIT))
 
-testbed: $(STAMP) ## build the real test bed once (about 8 minutes cold), print its directory
+testbed: $(STAMP) ## build the real test bed once (about 10 minutes cold), print its directory
 	@$(BIN)/python -m tests.testbed
 
 e2e: $(STAMP) ## the tests against the test bed, which must have been built

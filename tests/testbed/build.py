@@ -1,6 +1,10 @@
-"""Builds what is missing: once, visibly, and so that nobody ever sees half of it."""
+"""Builds what is missing: once, visibly, and so that nobody ever sees half of it.
+
+Each program is kept under its own key, so that a new pin, or a program more, builds that one alone.
+"""
 
 import fcntl
+import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,9 +14,11 @@ from time import sleep
 
 from tests.testbed import BedError
 from tests.testbed.pins import BINARIES, Binary, ldflags
-from tests.testbed.place import Place, cache_root, place
+from tests.testbed.place import Place, cache_root, is_program, place
 from tests.testbed.progress import TELL_EVERY, run, say
 from tests.testbed.toolchain import find_go, go_environment
+
+PROGRAMS = "programs"
 
 
 def ensure(env: Mapping[str, str]) -> Path:
@@ -66,8 +72,11 @@ def _build(wanted: Place, env: Mapping[str, str], root: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     unfinished.mkdir()
     for number, binary in enumerate(wanted.build, 1):
-        label = f"{binary.name} ({number} of {len(wanted.build)})"
-        run(label, _command(go, binary, unfinished), binary.directory, settings)
+        kept = root / PROGRAMS / f"{binary.name}-{binary.key}"
+        if not is_program(kept):
+            label = f"{binary.name} ({number} of {len(wanted.build)})"
+            _program(label, binary, kept, go, settings)
+        os.link(kept, unfinished / binary.name)
     _link(wanted, unfinished)
     unfinished.rename(wanted.directory)
     if env.get("KULVERT_TESTBED_KEEP") != "1":
@@ -80,8 +89,12 @@ def _clean(root: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _command(go: Path, binary: Binary, target: Path) -> list[str | Path]:
-    return [go, "build", "-ldflags", ldflags(), "-o", target / binary.name, binary.package]
+def _program(label: str, binary: Binary, kept: Path, go: Path, settings: Mapping[str, str]) -> None:
+    kept.parent.mkdir(exist_ok=True)
+    unfinished = kept.with_suffix(".unfinished")
+    command: list[str | Path] = [go, "build", "-ldflags", ldflags(binary), "-o", unfinished, binary.package]
+    run(label, command, binary.directory, settings)
+    unfinished.rename(kept)
 
 
 def _link(wanted: Place, target: Path) -> None:

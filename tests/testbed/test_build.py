@@ -25,15 +25,29 @@ def test_all_is_built_once_and_told(tmp_path: Path, capsys: pytest.CaptureFixtur
     directory = ensure(environment(tmp_path, SUCCEED))
     assert {path.name for path in directory.iterdir()} == {binary.name for binary in BINARIES}
     told = capsys.readouterr().err
-    assert "testbed: etcd (1 of 7) …" in told
-    assert "testbed: dex (7 of 7): done after 0 s" in told
+    assert "testbed: etcd (1 of 8) …" in told
+    assert "testbed: helm (8 of 8): done after 0 s" in told
     assert ensure(environment(tmp_path, FAIL)) == directory
 
 
 def test_a_failure_gives_its_reason_in_a_line_and_leaves_nothing_to_be_found(tmp_path: Path) -> None:
-    with pytest.raises(BedError, match=r"^etcd \(1 of 7\) failed: main.go:1: syntax error$"):
+    with pytest.raises(BedError, match=r"^etcd \(1 of 8\) failed: main.go:1: syntax error$"):
         ensure(environment(tmp_path, FAIL))
     ensure(environment(tmp_path, SUCCEED))
+
+
+def test_a_program_that_is_built_is_not_built_again_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fewer = BINARIES[:-1]
+    for module in ("pins", "place"):
+        monkeypatch.setattr(f"tests.testbed.{module}.BINARIES", fewer)
+    before = ensure(environment(tmp_path, SUCCEED))
+    monkeypatch.undo()
+    only_helm = 'case "$*" in *helm*) ;; *) echo again; exit 1;; esac; ' + SUCCEED
+    after = ensure(environment(tmp_path, only_helm))
+    assert after != before
+    assert (after / "kube-apiserver").samefile(before / "kube-apiserver")
 
 
 def test_what_an_assets_directory_has_is_linked_and_the_rest_built(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_an_ordinary_assets_directory_is_completed_beside_itself(tmp_path: Path)
     assets = fill(tmp_path / "assets", *ORDINARY)
     found = place({"KUBEBUILDER_ASSETS": str(assets), "XDG_CACHE_HOME": str(tmp_path)})
     assert found.given == assets
-    assert [binary.name for binary in found.build] == ["kube-controller-manager", "kubelet", "kwok", "dex"]
+    assert [binary.name for binary in found.build] == ["kube-controller-manager", "kubelet", "kwok", "dex", "helm"]
     assert found.directory.parent == tmp_path / "kulvert-testbed"
 
 
@@ -63,5 +63,7 @@ def test_a_program_that_cannot_be_run_is_none(tmp_path: Path) -> None:
 
 
 def test_the_pins_are_read_from_the_modules() -> None:
-    assert f"gitVersion=v{kubernetes_version()}" in ldflags()
+    by_name = {binary.name: binary for binary in BINARIES}
+    assert f"gitVersion=v{kubernetes_version()}" in ldflags(by_name["kubectl"])
+    assert "internal/version.version=v4." in ldflags(by_name["helm"])
     assert go_needed() >= (1, 26)
