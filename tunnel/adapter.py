@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from tunnel.batch import Batch
 from tunnel.carriage import Carriage
 from tunnel.errors import ProtocolError
 from tunnel.farewell import PATIENCE, Farewell
 from tunnel.limits import LinkLimits, Timing
-from tunnel.link import Link
 from tunnel.sockets import unsent
 
 
@@ -32,6 +31,25 @@ class Greeter(Protocol):
         """The connection has ended before a link was attached."""
 
 
+class Carried(Protocol):
+    """What a connection carries: a `tunnel.link.Link`, or the bytes of one that somebody else reads."""
+
+    on_output: Callable[[], None]
+    on_close: Callable[[str], None]
+    on_finish: Callable[[str], None]
+    closed: bool
+    paused: bool
+
+    @property
+    def unfinished(self) -> bool: ...
+    def receive(self, data: bytes) -> None: ...
+    def take(self) -> list[bytes]: ...
+    def resume(self) -> None: ...
+
+
+C = TypeVar("C", bound=Carried)
+
+
 class LinkConnection(asyncio.Protocol):
     """One connection that carries a link."""
 
@@ -39,12 +57,12 @@ class LinkConnection(asyncio.Protocol):
         self, carriage: Carriage, greeter: Greeter, batch: Batch, limits: LinkLimits, timing: Timing | None = None
     ) -> None:
         self._carriage = carriage
-        self._greeter = greeter
+        self._greeter: Greeter | None = greeter
         self._batch = batch
         self._limits = limits
         self._timing = timing or Timing()
-        self._link: Link | None = None
-        self._detach: Callable[[Link, str], None] = lambda _link, _reason: None
+        self._link: Carried | None = None
+        self._detach: Callable[[str], None] = lambda _reason: None
         self._crowded: Callable[[], bool] = lambda: False
         self._transport: asyncio.Transport | None = None
         self._paused = False
@@ -82,13 +100,14 @@ class LinkConnection(asyncio.Protocol):
             self._leaving.answered()
         if not self._was_open and self._carriage.open:
             self._was_open = True
-            self._greeter.on_open(self)
+            if self._greeter is not None:
+                self._greeter.on_open(self)
         for piece in pieces:
             if self._finished:
                 return
             if self._link is not None:
                 self._link.receive(piece)
-            else:
+            elif self._greeter is not None:
                 self._greeter.on_bytes(self, piece)
         if self._was_open and not self._carriage.open:
             self.finish("the peer closed the link")
@@ -129,11 +148,11 @@ class LinkConnection(asyncio.Protocol):
             return
         self._finished = True
         with self._batch:
-            if self._link is None:
+            if self._link is None and self._greeter is not None:
                 self._greeter.on_lost(self, reason)
-            else:
+            elif self._link is not None:
                 self._link.closed = True
-                self._detach(self._link, reason)
+                self._detach(reason)
 
     # --- for the greeter and the session
 
@@ -147,10 +166,11 @@ class LinkConnection(asyncio.Protocol):
         """Bytes that the peer has not acknowledged yet, once nothing more is written."""
         return unsent(self._transport) if self._transport is not None else 0
 
-    def attach(self, link: Link, detach: Callable[[Link, str], None], crowded: Callable[[], bool]) -> None:
+    def attach(self, link: C, detach: Callable[[C, str], None], crowded: Callable[[], bool]) -> None:
         """From now on the connection's bytes are this link's. `crowded` tells whether waiting a loop turn pays."""
         self._link = link
-        self._detach = detach
+        self._greeter = None  # it has done its work, and a link may live for months
+        self._detach = lambda reason: detach(link, reason)
         self._crowded = crowded
         link.on_output = self._on_output
         link.on_close = self.end

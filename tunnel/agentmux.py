@@ -49,6 +49,8 @@ class AgentMux(Mux):
 
     hop = Hop.AGENT
     answers = True
+    who = "the agent"
+    """Who this end is, in its refusals."""
 
     def __init__(
         self,
@@ -56,11 +58,18 @@ class AgentMux(Mux):
         epoch: int,
         max_exchanges: int,
         handler: Handler,
+        silence: float = 0.0,
         on_links_wanted: Callable[[], None] = lambda: None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         self.epoch = epoch
+        self.silence = silence
+        """Seconds that the stub promised never to be silent for: beyond them somebody else may hold the cluster."""
+        self.fenced = False
+        """No HEAD is taken any more: a later holder of the cluster is known, or there may be one."""
+        self.pongs = 0
+        """How many of our PINGs were answered: what the stub had sent before has come."""
         self.max_exchanges = max_exchanges
         self.handler = handler
         self.on_links_wanted = on_links_wanted
@@ -69,6 +78,10 @@ class AgentMux(Mux):
         self.draining = False
         self._acknowledged = 0
         self._lines = LineMemory()
+        self._last_heard = self.clock()
+        self._silent = False
+        if silence:
+            self.shared.on_heard = self._heard
 
     def on_new_head(self, link: Link, flags: int, exchange: int, payload: bytes) -> None:
         if exchange <= self.highest or link.own:
@@ -83,7 +96,7 @@ class AgentMux(Mux):
             raise ProtocolError("exchanges beyond all bounds")
         refusal = self._refusal(epoch)
         if refusal:
-            opened.cancel(Hop.AGENT, *refusal)
+            opened.cancel(self.hop, *refusal)
             return
         self._begin(opened, head)
 
@@ -101,12 +114,12 @@ class AgentMux(Mux):
             opened.sink = sink
 
     def _refusal(self, epoch: int) -> tuple[Reason, str] | None:
-        if epoch != self.epoch:
+        if epoch != self.epoch or self.fenced:
             return Reason.STALE_EPOCH, "the stub is not the holder of the Lease any more"
         if self.draining:
-            return Reason.DRAINING, "the agent is shutting down; the request was not processed"
+            return Reason.DRAINING, f"{self.who} is shutting down; the request was not processed"
         if len(self.exchanges) > self.max_exchanges:
-            return Reason.OVERLOADED, "the agent has as many exchanges as it takes; the request was not processed"
+            return Reason.OVERLOADED, f"{self.who} has as many exchanges as it takes; the request was not processed"
         return None
 
     def on_head(self, exchange: TunnelExchange, flags: int, payload: bytes) -> None:
@@ -181,7 +194,7 @@ class AgentMux(Mux):
                 self.peer_moved(found, own)
             elif found.offer_lost:
                 message = "the exchange's own link was lost while it moved"
-                found.fail(ExchangeReset(Hop.AGENT, Reason.LINK_LOST, message))
+                found.fail(ExchangeReset(self.hop, Reason.LINK_LOST, message))
             else:
                 raise ProtocolError("MOVE of an exchange that was not offered")
 
@@ -211,7 +224,23 @@ class AgentMux(Mux):
         if link in self.free:
             link.finish("a RESET was left on the own link")
 
+    # --- time
+
+    def _heard(self) -> None:
+        """A read of the shared link, whose frames are handled next. A holder that was held up for too long says here
+        what it had on its tongue then.
+        """
+        now = self.clock()
+        if now - self._last_heard > self.silence:
+            self.fenced = self._silent = True
+        self._last_heard = now
+
+    def answered(self) -> None:
+        self.pongs += 1
+
     def sweep(self, now: float) -> None:
+        if self.silence and (self._silent or now - self._last_heard > self.silence):
+            self.shared.close(f"the server was silent for {self.silence:g} s: another may have taken its place")
         super().sweep(now)
         if self.closed_reason is None and self.highest > self._acknowledged:
             self._acknowledged = self.highest

@@ -60,7 +60,7 @@ class _WebSocket:
     def __init__(self, handshake: ClientProtocol | ServerProtocol, *, masks: bool) -> None:
         self.open = False
         self._closing = False
-        self._handshake = handshake
+        self._handshake: ClientProtocol | ServerProtocol | None = handshake
         self._masks = masks
         self._head = bytearray()
         self._pending: list[bytes] = []
@@ -98,7 +98,7 @@ class _WebSocket:
 
     def _shake_hands(self, data: bytes) -> bytes:
         """Feed the handshake; what comes behind it is given back."""
-        if self._reader.closed:
+        if self._reader.closed or self._handshake is None:
             return b""
         before = len(self._head)
         self._head += data
@@ -113,11 +113,16 @@ class _WebSocket:
         if end < 0:
             return b""
         self.open = True
-        self._head.clear()
+        self._forget_handshake()
         return data[own:]
 
     def _feed_handshake(self, data: bytes) -> None:
         raise NotImplementedError
+
+    def _forget_handshake(self) -> None:
+        """The library's parsers and heads are several kB, and a link may live for months."""
+        self._handshake = None
+        self._head = bytearray()
 
     def _answer(self, opcode: int, payload: bytes) -> None:
         if not self._closing:
@@ -170,6 +175,10 @@ class WebSocketClient(_WebSocket):
         if answers and client.subprotocol != SUBPROTOCOL:
             raise ProtocolError("the server does not speak the link protocol")
 
+    def _forget_handshake(self) -> None:
+        super()._forget_handshake()
+        del self._client
+
 
 class WebSocketServer(_WebSocket):
     """The stub's side. Anything but the one path and subprotocol is refused by an HTTP answer."""
@@ -191,6 +200,10 @@ class WebSocketServer(_WebSocket):
             self._accept(event)
         if self._server.handshake_exc is not None:
             raise ProtocolError(f"no WebSocket handshake: {self._server.handshake_exc}")
+
+    def _forget_handshake(self) -> None:
+        super()._forget_handshake()
+        del self._server, self._strict
 
     def _accept(self, request: Request) -> None:
         if request.path != PATH:

@@ -39,6 +39,8 @@ class TunnelExchange(Outgoing):
 
     agent = ""
     """At the stub: the name of the agent, for the audit."""
+    repeatable = False
+    """At the stub: its owner takes it elsewhere where no answer has begun."""
     interims = 0
     upgrading = False
     """Its request asks for an upgrade: our direction stays open until the answer says what it is for."""

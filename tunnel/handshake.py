@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from tunnel.errors import ProtocolError, TunnelError
@@ -17,17 +18,34 @@ MAX_TRUST = 32 * KIB
 """Characters of a trust bundle (PEM)."""
 MAX_SIGNATURE = 192
 """Characters of a proof that is a signature (P-384 has the longest)."""
+MAX_WAIT = 60
+"""Seconds that one `wait` asks for at most."""
+MAX_SILENCE = 600_000
+"""Milliseconds."""
+
+MOVED = "moved"
+"""Reason of a refusal: what is asked for is another replica's, which is at `address`."""
+STANDBY = "standby"
+"""Reason of a refusal: this replica takes no agents at present, another one of the configured ones does."""
+DRAINING = "draining"
+"""Reason of a refusal: this replica is shutting down."""
+
+
+_HINT = re.compile(r"kulvert-worker-[0-9]{1,3}", re.ASCII)
 
 
 class Refused(TunnelError):
-    """The stub does not take this link. `address` is where it belongs, `retry_after` when to try again (seconds)."""
+    """The stub does not take this link. `address` is where it belongs, `retry_after` when to try again (seconds).
+    `hint`: it belongs to another process at this very address, which an ALPN entry of this name leads to.
+    """
 
-    def __init__(self, reason: str, message: str, address: str = "", retry_after: int = 0) -> None:
+    def __init__(self, reason: str, message: str, address: str = "", retry_after: int = 0, hint: str = "") -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.address = address
         self.retry_after = retry_after
+        self.hint = hint
 
     def encode(self) -> bytes:
         """The message `refused`."""
@@ -37,6 +55,7 @@ class Refused(TunnelError):
             message=self.message,
             address=self.address or None,
             retryAfter=self.retry_after or None,
+            hint=self.hint or None,
         )
 
     @classmethod
@@ -47,12 +66,31 @@ class Refused(TunnelError):
             text(message, "message", KIB),
             text(message, "address", default=""),
             number(message, "retryAfter", 0, 86_400, default=0),
+            hint_of(message),
         )
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """The stub has taken hello, and knows of no replica that has the cluster's agents just now: be patient for so many
+    more seconds, from this message on. It is said again before they are over, as often as it takes.
+    """
+
+    seconds: float
+
+    def encode(self) -> bytes:
+        """The message `wait`."""
+        return encode_message("wait", seconds=max(1, min(round(self.seconds), MAX_WAIT)))
+
+    @classmethod
+    def parse(cls, message: Message) -> Wait:
+        """From the message `wait`. Raises ProtocolError."""
+        return cls(float(number(message, "seconds", 1, MAX_WAIT)))
+
+
+@dataclass(frozen=True, slots=True)
 class Challenge:
-    """What the stub says first on each connection."""
+    """What the stub says first on each connection. An `epoch` of 0 says nothing: the welcome tells it."""
 
     nonce: str
     versions: tuple[int, ...]
@@ -103,6 +141,8 @@ class Hello:
     credit: int = 64 * KIB
     exchanges: int = 0
     links: int = 0
+    hints: bool = False
+    """The agent follows a hint, and has not done so for this connection."""
     supersedes: str = ""
     supersedes_proof: str = ""
     session: str = ""
@@ -126,6 +166,7 @@ class Hello:
             credit=self.credit,
             exchanges=self.exchanges,
             links=self.links,
+            hints=self.hints or None,
             supersedes=replaced,
         )
 
@@ -164,6 +205,7 @@ class Hello:
             credit=number(message, "credit", KIB, 2**32),
             exchanges=number(message, "exchanges", 1, 10**6),
             links=number(message, "links", 0, 10**6),
+            hints=message.get("hints") is True,
             supersedes=text(replaced, "session", 64),
             supersedes_proof=text(replaced, "proof", 64),
         )
@@ -180,8 +222,14 @@ class Welcome:
     exchanges: int = 0
     address: str = ""
     server_name: str = ""
+    hint: str = ""
+    """Own links are dialled with this ALPN entry, too: it leads to the process that has the session."""
     trust: str = ""
     """PEM of the authorities that the agent shall trust from now on, besides those it was configured with."""
+    epoch: int | None = None
+    """The replica's holding of this cluster; None: the challenge's epoch counts."""
+    silence: float = 0.0
+    """Seconds: a stub that was silent for longer may have lost its Lease, and its session ends. 0: nothing is said."""
 
     def __repr__(self) -> str:
         return f"Welcome(version={self.version}, session={self.session!r})"
@@ -190,7 +238,9 @@ class Welcome:
         """The message `welcome`."""
         if not self.session:
             return encode_message("welcome", version=self.version)
-        address = {"url": self.address, "serverName": self.server_name} if self.address else None
+        address = {"url": self.address, "serverName": self.server_name} if self.address else {}
+        if self.hint:
+            address["hint"] = self.hint
         return encode_message(
             "welcome",
             version=self.version,
@@ -198,8 +248,10 @@ class Welcome:
             secret=self.secret,
             credit=self.credit,
             exchanges=self.exchanges,
-            address=address,
+            address=address or None,
             trust=self.trust or None,
+            epoch=self.epoch,
+            silenceMs=round(self.silence * 1000) or None,
         )
 
     @classmethod
@@ -224,5 +276,14 @@ class Welcome:
             number(message, "exchanges", 1, 10**6),
             text(address, "url", default=""),
             text(address, "serverName", default=""),
+            hint_of(address),
             block(message, "trust", MAX_TRUST, ""),
+            number(message, "epoch") if "epoch" in message else None,
+            number(message, "silenceMs", 0, MAX_SILENCE, default=0) / 1000,
         )
+
+
+def hint_of(message: Message) -> str:
+    """One that is no name of a process at its server is none: nothing else gets into a TLS handshake."""
+    found = message.get("hint")
+    return found if isinstance(found, str) and _HINT.fullmatch(found) else ""

@@ -57,3 +57,7 @@ class Timing:
     farewell: float = 600.0
     """What the last bytes of a connection whose work is done may take in all, however slowly they go."""
     sweep: float = 0.25
+    rest: float = 1.0
+    """Where nothing is under way in a session, so much lies between two sweeps: thousands of them are idle."""
+    silence: float = 0.0
+    """What a stub promises in welcome: on a shared link it says something at least every half of this. 0: nothing."""

@@ -48,6 +48,8 @@ class Link:
         self.paused = False
         self.paused_since: float | None = None
         self.heard = False
+        self.on_heard: Callable[[], None] | None = None
+        """Called before the frames of each read are handled."""
         self.begun: Fragments | None = None
         self._reader = FrameReader(limits.frame_payload)
         self._out: list[bytes] = []
@@ -66,6 +68,8 @@ class Link:
     def receive(self, data: bytes) -> None:
         """Handle bytes from the peer. Raises ProtocolError: the caller ends the link with `close`."""
         self.heard = True
+        if self.on_heard is not None:
+            self.on_heard()
         received = self._reader.feed(data)
         handle = self.receiver.handle
         for kind, flags, exchange, payload in received if len(received) < 3 else _coalesced(received):

@@ -17,15 +17,12 @@ class Verdict(enum.Enum):
 
 
 class Liveness:
-    """One link's, pure: driven by a sweep, with the time passed in. A `measured` link is PINGed when it is busy, too,
-    since its round trip decides which heads are overdue.
-    """
+    """One link's, pure: driven by a sweep, with the time passed in."""
 
-    __slots__ = ("_asked", "_last", "_measured", "_pinged", "_timing", "rtt")
+    __slots__ = ("_asked", "_last", "_pinged", "_timing", "rtt")
 
-    def __init__(self, timing: Timing, now: float, *, measured: bool = False) -> None:
+    def __init__(self, timing: Timing, now: float) -> None:
         self._timing = timing
-        self._measured = measured
         self._last = now
         self._pinged = now
         self._asked = b""
@@ -45,14 +42,14 @@ class Liveness:
         self._asked = b""
         return True
 
-    def sweep(self, heard: bool, now: float) -> Verdict:
-        """What to do now."""
+    def sweep(self, heard: bool, now: float, *, measured: bool = False) -> Verdict:
+        """What to do now. A `measured` link is PINGed while it is heard, too: its round trip says what is overdue."""
         if heard:
             self._last = now
         timing = self._timing
         if now - self._last >= timing.dead_after:
             return Verdict.DEAD
         due = now - self._pinged >= timing.ping_after
-        if due and (self._measured or now - self._last >= timing.ping_after):
+        if due and (measured or now - self._last >= timing.ping_after):
             return Verdict.PING
         return Verdict.FINE

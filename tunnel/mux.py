@@ -46,7 +46,9 @@ class Mux(Dispatch):
         self.highest = 0
         self.rtt = 0.0
         self.closed_reason: str | None = None
-        self._liveness = {self.shared: Liveness(timing, clock(), measured=True)}
+        self.rest_until = 0.0
+        """Until then nothing has to be looked at, unless an exchange is under way."""
+        self._liveness = {self.shared: Liveness(timing, clock())}
         self._flushing: dict[TunnelExchange, float] = {}
 
     # --- MOVE, the half that is alike
@@ -150,13 +152,17 @@ class Mux(Dispatch):
     # --- time
 
     def sweep(self, now: float) -> None:
-        """What time alone brings: PINGs, dead peers, what is overdue. Called every `timing.sweep` seconds or so."""
+        """What time alone brings: PINGs, dead peers, what is overdue. Called every `timing.sweep` seconds or so while
+        exchanges are under way, and otherwise from `rest_until` on.
+        """
         if self.closed_reason is not None:
             return
+        self.rest_until = now + self.timing.rest
+        busy = bool(self.exchanges)
         for link, liveness in list(self._liveness.items()):
             if link.closed:
                 continue
-            verdict = liveness.sweep(link.heard, now)
+            verdict = liveness.sweep(link.heard, now, measured=busy and link is self.shared)
             link.heard = False
             link.useful()
             if verdict is Verdict.PING:

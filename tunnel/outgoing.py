@@ -87,7 +87,8 @@ class Outgoing:
         else:
             self._enqueue(DATA, 0, data)
         self._queued += len(data)
-        self._full = self._queued >= self.mux.limits.send_queue
+        if self._queued >= self.mux.limits.send_queue:  # and so until `_pull_data` has told `writable`
+            self._full = True
         if self._sent + self._queued > self._limit:
             self.starving()
 

@@ -34,6 +34,8 @@ class RequestBlock:
     """`authorization` is in headers, in the place of an impersonation: the cluster decides by it (section 4)."""
     known: KnownLines | None = field(default=None, compare=False, repr=False)
     """At the agent: all headers behind the first one, an audit-id, where they are remembered."""
+    repeatable: bool = False
+    """At the stub: whoever asks takes it to another agent when this one falls silent before it answers."""
 
 
 @dataclass(slots=True)

@@ -8,27 +8,39 @@ from typing import Any
 from tunnel import block as blocks
 from tunnel.errors import ExchangeReset, Hop, ProtocolError, Reason
 from tunnel.exchange import Receiving, TunnelExchange
-from tunnel.frames import FLAG_CONFIRM, FLAG_DECLINE, FLAG_OFFER, MOVE
+from tunnel.frames import FLAG_CONFIRM, FLAG_DECLINE, FLAG_OFFER, MOVE, OFFSET, PONG
 from tunnel.link import Link
 from tunnel.messages import printable
 from tunnel.mux import Mux
 from tunnel.ports import RequestBlock, ResponseSink
 
 MAX_INTERIM = 16
+NOBODYS = OFFSET.pack(0)
+"""The payload of a PONG that answers nothing."""
 _BEHIND = (Hop.AGENT, Hop.APISERVER)
 
 
 class StubMux(Mux):
-    """See the module. `suspect`: a HEAD was not acknowledged in time, choose another agent until this one is heard."""
+    """See the module. `suspect`: a HEAD was not acknowledged in time, choose another agent until this one is heard.
+    `stale`: the agent knows a later holder of its cluster, and takes nothing from this one any more.
+    """
 
     hop = Hop.STUB
     answers = False
+    who = "the agent"
+    """Who is at the other end, for messages."""
+    overdue = (Hop.AGENT, Reason.UNACKNOWLEDGED)
+    """How an exchange fails whose head was not acknowledged in time."""
 
     def __init__(self, *, epoch: int, max_exchanges: int, **common: Any) -> None:
         super().__init__(**common)
         self.epoch = epoch
         self.max_exchanges = max_exchanges
         self.suspect = False
+        self.stale = False
+        self._late = 0
+        self._beat = self.timing.silence / 2
+        self._beat_at = self.clock() + self._beat
         self._written = 0
         self._unacknowledged: dict[int, TunnelExchange] = {}
         self._marks: deque[tuple[float, int]] = deque()
@@ -44,6 +56,7 @@ class StubMux(Mux):
         exchange = TunnelExchange(self, self.highest, sink, Receiving.WAIT)
         self.exchanges[exchange.id] = exchange
         exchange.upgrading = head.upgrade
+        exchange.repeatable = head.repeatable
         exchange.send_head(*blocks.encode_request(head, self.epoch))
         return exchange
 
@@ -118,6 +131,8 @@ class StubMux(Mux):
 
     def reset_told(self, hop: Hop, reason: Reason, message: str) -> ExchangeReset:
         """An agent speaks for itself and its API server: its users must not take its words for the gateway's."""
+        if reason is Reason.STALE_EPOCH:
+            self.stale = True
         return ExchangeReset(hop if hop in _BEHIND else Hop.AGENT, reason, printable(message))
 
     def _offer(self, link: Link, exchange: int, found: TunnelExchange | None) -> None:
@@ -142,20 +157,47 @@ class StubMux(Mux):
         super().sweep(now)
         if self.closed_reason is not None:
             return
+        if self._beat:
+            self._keep_promise(now)
         deadline = self.timing.ack_deadline + 4 * self.rtt
         if self._unacknowledged:
             self._marks.append((now, self._written))
         while self._marks and now - self._marks[0][0] >= deadline:
             self._overdue(self._marks.popleft()[1])
 
+    def _keep_promise(self, now: float) -> None:
+        """Say something at least every half of what welcome promised: see `Timing.silence`."""
+        self.rest_until = min(self.rest_until, now + self._beat / 4)
+        if now >= self._beat_at:
+            self._beat_at = now + self._beat
+            self.shared.control(PONG, 0, 0, NOBODYS)
+
     def _overdue(self, mark: int) -> None:
+        self._late = mark
         for number, exchange in list(self._unacknowledged.items()):
             if number > mark:
                 return
             if self._unacknowledged.pop(number, None) is None:
                 continue  # the end of an earlier one has taken it along
             if not self.suspect:
-                self.suspect = True
-                self.ping()
-            message = "the agent did not acknowledge the request in time; its outcome is unknown"
-            exchange.fail(ExchangeReset(Hop.AGENT, Reason.UNACKNOWLEDGED, message))
+                self._suspect()
+            message = f"{self.who} did not acknowledge the request in time; its outcome is unknown"
+            exchange.fail(ExchangeReset(*self.overdue, message))
+
+    def _suspect(self) -> None:
+        self.suspect = True
+        self.ping()
+        unsent = ExchangeReset(self.hop, self.overdue[1], f"{self.who} reads nothing; the request was not sent")
+        for exchange in [one for one in self.exchanges.values() if not one.started and not one.reset]:
+            exchange.fail(unsent)
+
+    def give_up_reads(self) -> None:
+        """Another agent is there: it gets what was given to this one before it fell silent, acknowledged or not, where
+        that may be asked twice. Nothing else is: this one may yet answer.
+        """
+        silent = ExchangeReset(*self.overdue, f"{self.who} has fallen silent before it answered")
+        for exchange in list(self.exchanges.values()):
+            if exchange.id > self._late:
+                return
+            if exchange.repeatable and exchange.receiving is Receiving.WAIT and not exchange.reset:
+                exchange.fail(silent)

@@ -131,6 +131,9 @@ class Joint:
 class World:
     """A session of two cores, its links, and the time that passes between them."""
 
+    stub_mux = StubMux
+    agent_mux = AgentMux
+
     def __init__(
         self,
         handler: Handler,
@@ -172,8 +175,8 @@ class World:
             "on_message": self.messages.append,
             "on_bug": self._on_bug,
         }
-        self.stub = StubMux(**common)
-        self.agent = AgentMux(handler=handler, on_links_wanted=self.dial, **common)
+        self.stub = self.stub_mux(**common)
+        self.agent = self.agent_mux(handler=handler, on_links_wanted=self.dial, **common)
         self.shared = Joint(self, self.stub.shared, self.agent.shared)
         self.owns: list[Joint] = []
         self.period = timing.sweep

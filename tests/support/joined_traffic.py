@@ -265,12 +265,16 @@ class Traffic:
         ended = not plan.up and not plan.upgrade
         block = RequestBlock(b"POST" if plan.up else b"GET", b"/api", headers, ended, plan.long, plan.upgrade)
         client.sent_end = ended
-        client.exchange = self.world.stub.open(block, client)
+        client.exchange = self.enter(block, client)
         if not plan.upgrade:
             client.pump()
         if plan.cancel_client >= 0:
             self.world.at(plan.cancel_client, lambda: client.cancel(Hop.CLIENT, Reason.CANCELLED))
         return client
+
+    def enter(self, block: RequestBlock, client: Client) -> Exchange:
+        """Where clients come in."""
+        return self.world.stub.open(block, client)
 
     @property
     def settled(self) -> bool:

@@ -119,6 +119,14 @@ def test_what_is_no_http(raw: bytes) -> None:
     assert not server.open
 
 
+def test_an_open_carriage_keeps_nothing_of_its_handshake() -> None:
+    """The library's parsers and heads are several kB in each of thousands of links."""
+    for carriage in opened():
+        kept = {type(one).__module__.partition(".")[0] for one in vars(carriage).values()}
+        assert "websockets" not in kept
+        assert "RequestReader" not in {type(one).__name__ for one in vars(carriage).values()}
+
+
 def test_one_subprotocol_among_others() -> None:
     server = WebSocketServer()
     server.receive(get(Sec_WebSocket_Protocol=f"x, {SUBPROTOCOL}"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tunnel.errors import ProtocolError
-from tunnel.handshake import Challenge, Hello, Refused, Welcome
+from tunnel.handshake import MAX_SILENCE, MAX_WAIT, Challenge, Hello, Refused, Wait, Welcome
 from tunnel.limits import KIB
 from tunnel.messages import parse_message
 
@@ -154,3 +154,48 @@ def test_a_hello_fits_its_limit() -> None:
     }
     hello = dataclasses.replace(SHARED, **widest | {"instance": "x" * 32})
     assert len(json.dumps(said(hello))) < 8 * KIB
+
+
+# --- several replicas
+
+
+def test_a_welcome_says_which_holding_it_is_and_how_long_the_stub_may_be_silent() -> None:
+    welcome = dataclasses.replace(WELCOME, epoch=2**62, silence=4.5)
+    assert said(welcome)["silenceMs"] == 4500
+    assert Welcome.parse(said(welcome), own=False) == welcome
+
+
+def test_what_an_older_server_does_not_say_is_no_epoch_and_no_promise() -> None:
+    old = Welcome.parse(said(WELCOME), own=False)
+    assert (old.epoch, old.silence) == (None, 0.0)
+    assert not {"epoch", "silenceMs"} & said(WELCOME).keys()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"epoch": -1},
+        {"epoch": None},
+        {"epoch": "7"},
+        {"silenceMs": -1},
+        {"silenceMs": MAX_SILENCE + 1},
+        {"silenceMs": 0.5},
+    ],
+    ids=str,
+)
+def test_a_malformed_holding_or_promise(fields: dict[str, object]) -> None:
+    with pytest.raises(ProtocolError):
+        Welcome.parse(said(WELCOME) | fields, own=False)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.2, 1), (15.0, 15), (3600.0, MAX_WAIT)])
+def test_a_wait_is_bounded(seconds: float, told: int) -> None:
+    message = parse_message(Wait(seconds).encode(), KIB)
+    assert message == {"kind": "wait", "seconds": told}
+    assert Wait.parse(message) == Wait(told)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, MAX_WAIT + 1, "5", None, 1.5])
+def test_a_wait_that_is_malformed(seconds: object) -> None:
+    with pytest.raises(ProtocolError):
+        Wait.parse({"kind": "wait", "seconds": seconds})

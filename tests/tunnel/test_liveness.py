@@ -54,8 +54,9 @@ def test_whatever_is_heard_counts_and_a_busy_own_link_is_not_pinged() -> None:
 
 
 def test_the_shared_link_is_measured_when_it_is_busy_too() -> None:
-    live = Liveness(Timing(), 0.0, measured=True)
-    assert [live.sweep(True, float(second)) for second in (9, 10)] == [Verdict.FINE, Verdict.PING]
+    live = Liveness(Timing(), 0.0)
+    verdicts = [live.sweep(True, float(second), measured=True) for second in (9, 10)]
+    assert verdicts == [Verdict.FINE, Verdict.PING]
 
 
 def test_a_round_trip_is_measured_by_the_answer_to_the_last_ping() -> None:
