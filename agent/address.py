@@ -60,6 +60,32 @@ class Allowed:
             return address
         raise BadAddress(f"the configuration does not allow {address}: add its name to linkNames if it is right")
 
+    def told(self, url: str, server_name: str = "") -> Target:
+        """Where a server sends this agent to, if it may go there. Raises BadAddress."""
+        address = self.check(Address.parse(url))
+        if server_name and server_name != address.host:
+            hosts = {server.host for server in self.servers}
+            if server_name not in hosts and not any(_matches(server_name, name) for name in self.names):
+                raise BadAddress(f"the configuration does not allow {server_name!r} as a server's name: see linkNames")
+        return Target(address, server_name=server_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One place to dial: an address, and which of the IP addresses of its name (empty: whoever connects looks it up).
+    `server_name` is what the certificate must say there, where a server has told so (empty: as is configured), and
+    `hint` the further ALPN entry that leads to one of several processes there.
+    """
+
+    address: Address
+    ip: str = ""
+    server_name: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.address} ({self.ip})" if self.ip and self.ip != self.address.host else str(self.address)
+
 
 def _matches(host: str, pattern: str) -> bool:
     pattern = pattern.lower()

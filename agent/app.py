@@ -23,6 +23,7 @@ from agent.clusterid import ClusterIdError, cluster_id
 from agent.dial import Dialler, DialSettings
 from agent.enrolment import Asking, Enrolment
 from agent.health import HEALTH_POOL, Health, HealthTiming
+from agent.heartbeat import Heartbeats, HeartbeatTiming
 from agent.identityfile import IdentityFile
 from agent.incluster import InCluster
 from agent.links import LinkPoolLimits
@@ -36,6 +37,7 @@ from agent.serviceaccounts import CALLS_POOL, ServiceAccounts
 from agent.settings import ConfigError, Settings
 from agent.silence import PING_POOL, Silence, SilenceTiming
 from agent.statesecret import StateSecret
+from agent.status import AgentName, StatusReader, StatusTiming
 from agent.trust import Trust
 from tunnel.batch import Batch
 from tunnel.ports import AgentExchange, RequestBlock, RequestSink
@@ -96,12 +98,16 @@ class AgentApp:
         renewal = Renewal(membership, agent.call, random.random, RenewalTiming(), elsewhere=elsewhere)
         health = Health(questions, lambda report: agent.tell_health(renewal.told(report)), HealthTiming())
         silence = Silence(lambda: tuple(agent.sessions), lambda: self._pool(batch, PING_POOL), SilenceTiming())
+        status = StatusReader(self._name(), pools.calls, lambda: health.last, StatusTiming())
+        beats = Heartbeats(lambda: status.status, lambda: tuple(agent.sessions), random.random, HeartbeatTiming())
         async with asyncio.TaskGroup() as group:
             work = [
                 group.create_task(agent.run(), name="agent: attach"),
                 group.create_task(health.run(), name="agent: health"),
                 group.create_task(silence.run(), name="agent: silence"),
                 group.create_task(renewal.run(), name="agent: certificate"),
+                group.create_task(status.run(), name="agent: status"),
+                group.create_task(beats.run(), name="agent: heartbeats"),
             ]
             if kept is not None:
                 work.append(group.create_task(kept.run(membership), name="agent: keep the certificate"))
@@ -112,6 +118,9 @@ class AgentApp:
             await agent.drain()
             for task in work:
                 task.cancel()
+
+    def _name(self) -> AgentName:
+        return AgentName(self._settings.agent or socket.gethostname(), f"kulvert/{self._version}")
 
     def _kept(self, questions: UpstreamPool) -> StateSecret | None:
         name, directory = self._settings.state_secret, self._settings.state_dir
@@ -150,8 +159,8 @@ class AgentApp:
         setting = Attaching(
             cluster=settings.cluster,
             cluster_id=uid,
-            agent=settings.agent or socket.gethostname(),
-            software=f"kulvert/{self._version}",
+            agent=self._name().name,
+            software=self._name().software,
             instance=secrets.token_hex(16),
             exchanges=settings.exchanges,
             links=LinkPoolLimits(most=settings.max_links),

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
-from agent.attaching import AttachFailed, LinkGreeting
+from agent.arrival import Arrival
 from agent.backoff import BackOff
-from agent.dial import DialFailed, Dialler
-from agent.enrolment import PENDING, Enrolment
-from agent.epochs import Epochs
-from agent.identityfile import AgentIdentity
-from agent.knock import knock
+from agent.course import MOVES
+from agent.dial import Dialler
+from agent.enrolment import Enrolment
+from agent.knock import Knocking
 from agent.links import LinkPoolLimits, OwnLinks
-from agent.session import AgentSession, HealthReport, Identity
-from tunnel import proof
-from tunnel.adapter import LinkConnection
-from tunnel.agentmux import AgentMux, Handler
+from agent.session import AgentSession, HealthReport
+from tunnel.agentmux import Handler
 from tunnel.batch import Batch
 from tunnel.calls import CallFailed, Method, Params
-from tunnel.errors import TunnelError
-from tunnel.handshake import MAX_TRUST, Challenge, Hello, Refused, Welcome
 from tunnel.limits import LinkLimits, Timing
-from tunnel.link import Link
-from tunnel.messages import Message, block
 
 log = structlog.get_logger("kulvert.agent")
 
@@ -52,7 +45,9 @@ class Attaching:
 
 
 class Agent:
-    """Keeps one session attached until it is cancelled; `run` is its whole life."""
+    """Keeps one session attached until it is cancelled; `run` is its whole life. Others, that were handed over or have
+    lost their stub, end beside it.
+    """
 
     def __init__(
         self,
@@ -66,19 +61,14 @@ class Agent:
         methods: Mapping[str, Method] | None = None,
     ) -> None:
         self._setting = setting
-        self._enrolment = enrolment
         self.membership = enrolment.membership
-        self._dialler = dialler
-        self._handler = handler
-        self._batch = batch
+        place = Knocking(dialler, batch, setting.limits, setting.timing)
+        self._arrival = Arrival(setting, enrolment, place, handler, randomness, methods or {})
         self._backoff = backoff
-        self._randomness = randomness
-        self._methods = methods or {}
-        self._epochs = Epochs()
-        self._last: Identity | None = None
         self._report: HealthReport | None = None
-        self._retry_after = 0
+        self._sent = 0
         self._draining = False
+        self._dialled: deque[float] = deque()
         self.sessions: set[AgentSession] = set()
 
     @property
@@ -103,40 +93,50 @@ class Agent:
         """Attach, and attach again, until cancelled or drained."""
         async with asyncio.TaskGroup() as group:
             while not self._draining:
-                session = await self._attach()
+                session = await self._arrival.attach(self.sessions)
                 if session is None:
                     await asyncio.sleep(self._pause())
                     continue
                 if self._draining:
                     session.close("the agent is stopping")
-                served = group.create_task(self._serve(session), name=f"session {session.identity.session[:8]}")
-                await self._until_replaced(session, served)
+                self._succeed()
+                self.sessions.add(session)
+                group.create_task(self._serve(session), name=f"session {session.identity.session[:8]}")
+                await self._until_replaced(session)
+
+    def _succeed(self) -> None:
+        for session in self.sessions:
+            session.succeeded = session.replaced
 
     def _pause(self) -> float:
         """Those that were told to come back at the same time do not."""
-        pause = self._backoff.next()
-        return max(pause, self._retry_after + self._backoff.scatter()) if self._retry_after else pause
+        pause, told = self._backoff.next(), self._arrival.retry_after
+        return max(pause, told + self._backoff.scatter()) if told else pause
 
-    async def _until_replaced(self, session: AgentSession, served: asyncio.Task[None]) -> None:
-        began = asyncio.get_running_loop().time()
-        replaced = asyncio.create_task(session.replaced.wait(), name="wait for a drain")
-        try:
-            await asyncio.wait((served, replaced), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            replaced.cancel()
+    async def _until_replaced(self, session: AgentSession) -> None:
+        """Until another session is wanted, and it is time to ask for one."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await session.left()
+        held = loop.time() - began >= self._setting.stable
+        if held:
+            self._backoff.reset()
         if self._draining:
             return
-        if asyncio.get_running_loop().time() - began < self._setting.stable:
-            await asyncio.sleep(self._backoff.next())
-            return
-        self._backoff.reset()
-        if not session.replaced.is_set():  # its server was lost, and all other agents' with it
+        if session.replaced:
+            self._arrival.leave(session.sent_to)
+            self._sent = 0 if held else self._sent + 1
+            if self._sent > MOVES:  # two servers that each hand over to the other
+                await asyncio.sleep(self._backoff.next())
+        elif held:  # its server was lost, and all other agents' with it
+            self._sent = 0
             await asyncio.sleep(self._backoff.scatter())
+        else:
+            await asyncio.sleep(self._backoff.next())
 
     async def _serve(self, session: AgentSession) -> None:
-        links = OwnLinks(session, self._dial_own, self._setting.links)
+        links = OwnLinks(session, self._arrival.attach_own, self._setting.links, dialled=self._dialled)
         session.mux.on_links_wanted = links.wanted
-        self.sessions.add(session)
         if self._report is not None:
             session.tell_health(self._report)
         work: list[asyncio.Task[None]] = []
@@ -160,119 +160,3 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             for session in self.sessions:
                 group.create_task(session.drain(self._setting.patience), name="drain")
-
-    # --- attaching
-
-    async def _attach(self) -> AgentSession | None:
-        made: list[AgentSession] = []
-
-        def admit(connection: LinkConnection, challenge: Challenge, welcome: Welcome) -> Link:
-            session = self._session(challenge, welcome)
-            made.append(session)
-            return session.attach_shared(connection)
-
-        self._retry_after = 0
-        try:
-            known = await self._enrolment.ready()
-            name = await self._knock(lambda n: LinkGreeting(lambda c: self._hello(known, n, c), admit, own=False))
-        except Refused as refused:
-            self._refused(refused)
-            return None
-        except (TunnelError, OSError, TimeoutError) as error:
-            log.warning("not attached", error=str(error) or "the server said nothing in time")
-            self.membership.failed()
-            if not isinstance(error, DialFailed):
-                self._dialler.rotate()
-            return None
-        session = made[0]
-        session.name = name
-        self._last = session.identity
-        log.info("attached", cluster=self._setting.cluster, session=session.identity.session[:8])
-        return session
-
-    def _refused(self, refused: Refused) -> None:
-        self._retry_after = refused.retry_after
-        if refused.reason == PENDING:
-            return  # told when it changes; and this is the server that knows of the request
-        log.error("refused by the server", reason=refused.reason, message=refused.message)
-        self.membership.doubted = refused.reason == "certificate"
-        self._dialler.rotate()
-
-    async def _knock(self, greeter: Callable[[str], LinkGreeting], name: str | None = None) -> str:
-        name, _ = await knock(self._dialler, self._batch, self._setting.limits, greeter, name)
-        return name
-
-    def _hello(self, known: AgentIdentity, name: str, challenge: Challenge) -> Hello:
-        self._epochs.check(challenge.epoch, asyncio.get_running_loop().time())
-        setting, nonce = self._setting, proof.encode(self._randomness(32))
-        version = challenge.version()
-        bound = (challenge.nonce, nonce, challenge.epoch, challenge.server, name)
-        lines = proof.shared(*bound, setting.cluster, setting.cluster_id, setting.instance, known.der)
-        replaced: dict[str, Any] = {}
-        if self._last is not None and not self._lives(self._last):
-            again = proof.supersede(self._last.secret, challenge.nonce, nonce, self._last.session)
-            replaced = {"supersedes": self._last.session, "supersedes_proof": again}
-        return Hello(
-            version, "shared", name, nonce, proof.sign(known.key, lines),
-            cluster=setting.cluster, cluster_id=setting.cluster_id, agent=setting.agent, instance=setting.instance,
-            certificate=proof.encode(known.der), software=setting.software, credit=setting.limits.shared_credit,
-            exchanges=setting.exchanges, links=setting.links.most, **replaced,
-        )  # fmt: skip
-
-    def _lives(self, identity: Identity) -> bool:
-        """One that only drains finishes what it has: its successor must not end it."""
-        return any(session.identity == identity for session in self.sessions)
-
-    def _session(self, challenge: Challenge, welcome: Welcome) -> AgentSession:
-        setting = self._setting
-
-        def told(message: Message) -> None:
-            if message["kind"] == "trust":
-                self.membership.announced(block(message, "bundle", MAX_TRUST))
-            elif message["kind"] == "refused":
-                refused = Refused.parse(message)
-                log.error("sent away by the server", reason=refused.reason, message=refused.message)
-            else:
-                session.on_message(message)
-
-        mux = AgentMux(
-            epoch=challenge.epoch,
-            max_exchanges=min(setting.exchanges, welcome.exchanges),
-            handler=self._handler,
-            peer_credit=welcome.credit,
-            clock=asyncio.get_running_loop().time,
-            limits=setting.limits,
-            timing=setting.timing,
-            on_message=told,
-            on_bug=_tell_bug,
-        )
-        try:
-            identity = Identity(welcome.session, proof.decode(welcome.secret))
-        except ValueError as error:
-            raise AttachFailed("welcome: its secret is malformed") from error
-        session = AgentSession(mux, challenge, identity, self._methods)
-        self.membership.announced(welcome.trust)
-        return session
-
-    # --- own links
-
-    async def _dial_own(self, session: AgentSession, link_id: int) -> None:
-        identity = session.identity
-
-        def hello(name: str, challenge: Challenge) -> Hello:
-            nonce = proof.encode(self._randomness(32))
-            args = (challenge.nonce, nonce, challenge.epoch, challenge.server, name)
-            signed = proof.own(identity.secret, *args, identity.session, link_id)
-            version = challenge.version()
-            return Hello(version, "own", name, nonce, signed, session=identity.session, link_id=link_id)
-
-        def admit(connection: LinkConnection, _challenge: Challenge, _welcome: Welcome) -> Link:
-            if session.mux.closed_reason is not None:
-                raise AttachFailed("the session has ended meanwhile")
-            return session.attach_own(link_id, connection)
-
-        await self._knock(lambda name: LinkGreeting(lambda c: hello(name, c), admit, own=True), session.name)
-
-
-def _tell_bug(_exchange: object, error: BaseException) -> None:
-    log.error("internal error in an exchange", exc_info=error)

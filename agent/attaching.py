@@ -9,7 +9,7 @@ from tunnel.adapter import LinkConnection
 from tunnel.enrolment import EnrolHello
 from tunnel.errors import ProtocolError, TunnelError
 from tunnel.frames import CONTROL, HEADER, HEADER_SIZE, encode
-from tunnel.handshake import Challenge, Hello, Refused, Welcome
+from tunnel.handshake import Challenge, Hello, Refused, Wait, Welcome
 from tunnel.limits import KIB
 from tunnel.link import Link
 from tunnel.messages import Message, parse_message
@@ -34,6 +34,8 @@ class Greeting:
         self._held = b""
         self._challenge: Challenge | None = None
         self._link: Link | None = None
+        self.on_wait: Callable[[float], None] = lambda _seconds: None
+        """The stub asks for patience: so many seconds more, from now on."""
         self.attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take(self, connection: LinkConnection, challenge: Challenge, message: Message) -> Link | None:
@@ -76,6 +78,9 @@ class Greeting:
             if self._challenge is None:
                 self._challenge = Challenge.parse(message)
                 connection.send(encode(CONTROL, payload=self._answer(self._challenge).encode()))
+                return
+            if message["kind"] == "wait":
+                self.on_wait(Wait.parse(message).seconds)
                 return
             self._link = self.take(connection, self._challenge, message)
         except (Refused, AttachFailed, ProtocolError) as refused:

@@ -1,21 +1,29 @@
-"""Dials the stub: the configured addresses in turn, through a proxy where the environment names one, always
-by verified TLS.
+"""Dials the stub: one of the places where it may be, through a proxy where the environment names one, always by
+verified TLS.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from agent.address import Address, Allowed
+from agent.address import Address, Allowed, Target
 from agent.connect import ConnectProtocol
 from agent.proxies import Proxies, Proxy
 from tunnel import sockets
 from tunnel.errors import TunnelError
 
+PROTOCOL = "http/1.1"
+"""What is spoken, by ALPN. A hint comes behind it: it is offered, and never chosen. It stays with the TLS context, for
+later connections find the same process by it, and one that it leads astray is told or passed on by the server.
+"""
+MOST_IPS = 16
+"""So many addresses of one name are looked at."""
 P = TypeVar("P", bound=asyncio.Protocol)
 Factory = Callable[[str], P]
 """Makes the protocol for a connection to a host; it is told the name that is dialled, as in `str(Address)`.
@@ -23,7 +31,7 @@ Factory = Callable[[str], P]
 
 
 class DialFailed(TunnelError):
-    """No address could be reached; the text says for each why."""
+    """A target could not be reached; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +48,16 @@ class DialSettings:
 
 
 class Dialler:
-    """Begins each time with the address that worked last, then takes the others in their order. Its TLS changes with
-    what the agent trusts, and who it is (`use`).
+    """Knows the places, and connects to one. Its TLS changes with what the agent trusts, and who it is (`use`).
+    `uniform` gives numbers of [0, 1).
     """
 
-    def __init__(self, settings: DialSettings, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self, settings: DialSettings, tls: ssl.SSLContext, uniform: Callable[[], float] = random.random
+    ) -> None:
         self._tls = tls
         self._settings = settings
+        self._uniform = uniform
         self._first = 0
         self._proxy_tls = settings.proxy_tls
         if self._proxy_tls is None and settings.proxies.proxy is not None and settings.proxies.proxy.tls:
@@ -56,51 +67,70 @@ class Dialler:
         """From the next connection on."""
         self._tls = tls
 
-    async def dial(self, factory: Factory[P], name: str | None = None) -> tuple[asyncio.Transport, P]:
-        """Connect a protocol of `factory`; `name` asks for that address alone.
+    @property
+    def allowed(self) -> Allowed:
+        """Where it may go."""
+        return self._settings.allowed
 
-        :raises DialFailed: when none answered as it should.
-        :raises BadAddress: for a name that the configuration does not allow.
+    async def targets(self) -> list[Target]:
+        """Every IP address of every configured server, in the order in which to try them: the server that was good
+        last comes first, and the IP addresses of a name (as a headless Service has) in any order, each family for
+        itself.
         """
-        if name is not None:
-            return await self._attempt(factory, self._settings.allowed.check(Address.parse(name)), {})
-        failures: dict[str, str] = {}
-        servers = self._settings.allowed.servers
+        servers = self.allowed.servers
+        found: list[Target] = []
         for step in range(len(servers)):
-            index = (self._first + step) % len(servers)
-            try:
-                connected = await self._attempt(factory, servers[index], failures)
-            except DialFailed:
-                continue
-            self._first = index
-            return connected
-        raise DialFailed("; ".join(f"{server}: {why}" for server, why in failures.items()))
+            found += await self._resolved(servers[(self._first + step) % len(servers)])
+        return found
 
-    def rotate(self) -> None:
-        """The address that answered is no good (its stub refused): begin with the next one."""
-        self._first = (self._first + 1) % len(self._settings.allowed.servers)
-
-    async def _attempt(
-        self, factory: Factory[P], address: Address, failures: dict[str, str]
-    ) -> tuple[asyncio.Transport, P]:
+    async def _resolved(self, address: Address) -> list[Target]:
+        """A name that has no address now, or that a proxy looks up, is one target: dialling it says what is wrong."""
+        if self._settings.proxies.for_address(address) is not None:
+            return [Target(address)]
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._settings.timeout):
-                transport, protocol = await self._connect(factory, address)
+                found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):  # a timeout is an OSError
+            return [Target(address)]
+        families = list(dict.fromkeys(one[0] for one in found))
+        ips = dict.fromkeys((one[0], str(one[4][0])) for one in found[:MOST_IPS])
+        order = sorted(ips, key=lambda one: (families.index(one[0]), self._uniform()))
+        return [Target(address, ip) for _, ip in order]
+
+    def good(self, target: Target) -> None:
+        """Begin with its server the next time, if it is a configured one."""
+        if target.address in self.allowed.servers:
+            self._first = self.allowed.servers.index(target.address)
+
+    def rotate(self) -> None:
+        """The server that was good is so no more: begin with the next one."""
+        self._first = (self._first + 1) % len(self.allowed.servers)
+
+    async def dial(self, factory: Factory[P], target: Target) -> tuple[asyncio.Transport, P]:
+        """Connect a protocol of `factory`.
+
+        :raises DialFailed: when nobody answered there as a server should.
+        """
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                transport, protocol = await self._connect(factory, target)
         except (OSError, ValueError, TunnelError) as error:
-            failures[str(address)] = explained(error)
-            raise DialFailed(f"{address}: {failures[str(address)]}") from error
+            raise DialFailed(f"{target}: {explained(error)}") from error
         sockets.tune(transport)
         return transport, protocol
 
-    async def _connect(self, factory: Factory[P], address: Address) -> tuple[asyncio.Transport, P]:
-        settings = self._settings
-        server_name = settings.server_name or address.host
+    async def _connect(self, factory: Factory[P], target: Target) -> tuple[asyncio.Transport, P]:
+        settings, address = self._settings, target.address
+        server_name = target.server_name or settings.server_name or address.host
+        if target.hint:
+            self._tls.set_alpn_protocols([PROTOCOL, target.hint])
         proxy = settings.proxies.for_address(address)
         if proxy is None:
             loop = asyncio.get_running_loop()
             return await loop.create_connection(
                 lambda: factory(str(address)),
-                address.host,
+                target.ip or address.host,
                 address.port,
                 ssl=self._tls,
                 server_hostname=server_name,

@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from agent.address import Target
 from agent.attaching import Greeting
 from agent.dial import Dialler
 from agent.identityfile import AgentIdentity
-from agent.knock import knock
+from agent.knock import Knocking, knock
 from agent.membership import Membership
 from agent.settings import JoinToken
 from tunnel import proof
@@ -25,7 +26,6 @@ from tunnel.batch import Batch
 from tunnel.enrolment import EnrolHello, Issued, cluster_uri, common_name
 from tunnel.errors import ProtocolError, TunnelError
 from tunnel.handshake import Challenge, Refused
-from tunnel.limits import LinkLimits
 from tunnel.messages import Message
 
 log = structlog.get_logger("kulvert.agent")
@@ -45,7 +45,6 @@ class Asking:
     software: str
     instance: str
     token: JoinToken | None = field(default=None, repr=False)
-    limits: LinkLimits = field(default_factory=LinkLimits)
 
 
 class Enrolment:
@@ -61,14 +60,13 @@ class Enrolment:
     ) -> None:
         self.membership = membership
         self._asking = asking
-        self._dialler = dialler
-        self._batch = batch
+        self._place = Knocking(dialler, batch)
         self._randomness = randomness
         self._told = ""
 
-    async def ready(self) -> AgentIdentity:
-        """The identity, enrolled first if need be. Raises Refused (`pending`, too), NotEnrolled, DialFailed,
-        TunnelError, OSError, TimeoutError. A certificate that a server did not take is tried again after that.
+    async def ready(self, target: Target) -> AgentIdentity:
+        """The identity, enrolled at `target` first if need be. Raises Refused (`pending`, too), NotEnrolled,
+        DialFailed, TunnelError, OSError, TimeoutError. A certificate that a server did not take is tried again then.
         """
         membership, token = self.membership, self._asking.token
         membership.refresh()
@@ -81,16 +79,16 @@ class Enrolment:
                 "(`kulvert token create`), and give it as joinTokenFile"
             )
         try:
-            return await self._enrol(token)
+            return await self._enrol(token, target)
         finally:
             membership.doubted = False
 
-    async def _enrol(self, token: JoinToken) -> AgentIdentity:
+    async def _enrol(self, token: JoinToken, target: Target) -> AgentIdentity:
         key = self.membership.asking_key()
         csr = request(key, self.membership.cluster, self.membership.cluster_id)
         try:
-            _, asked = await knock(
-                *(self._dialler, self._batch, self._asking.limits),
+            asked = await knock(
+                *(self._place, target),
                 lambda name: EnrolGreeting(lambda challenge: self._hello(token, csr, name, challenge)),
             )
         except Refused as refused:

@@ -30,11 +30,22 @@ class Reply:
     """A token or a key, perhaps."""
 
 
-async def ask(pool: UpstreamPool, target: bytes, timeout: float, method: bytes = b"GET", body: bytes = b"") -> Reply:
+class TooLong(ExchangeReset):
+    """The answer has more bytes than were asked for: the rest of it was not read."""
+
+
+async def ask(
+    pool: UpstreamPool,
+    target: bytes,
+    timeout: float,
+    method: bytes = b"GET",
+    body: bytes = b"",
+    most: int = MAX_ANSWER,
+) -> Reply:
     """GET a path, or say something else about it, in JSON. Raises ExchangeReset (of whichever hop failed), TIMEOUT
-    included.
+    included, and TooLong.
     """
-    asking = _Question(pool, target, method, body)
+    asking = _Question(pool, target, method, body, most)
     try:
         async with asyncio.timeout(timeout):
             with pool.batch:
@@ -49,7 +60,8 @@ async def ask(pool: UpstreamPool, target: bytes, timeout: float, method: bytes =
 class _Question:
     """An `agent.upstream.UpstreamUser` for one request."""
 
-    def __init__(self, pool: UpstreamPool, target: bytes, method: bytes, content: bytes) -> None:
+    def __init__(self, pool: UpstreamPool, target: bytes, method: bytes, content: bytes, most: int) -> None:
+        self._most = most
         headers = [(b"accept", ACCEPTED), (b"user-agent", b"kulvert-agent")]
         if content:
             headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
@@ -90,6 +102,9 @@ class _Question:
         except HeadError as error:
             self._fail(ExchangeReset(Hop.APISERVER, Reason.BAD_RESPONSE, f"the API server's answer: {error}"))
             return
+        if self._size > self._most:
+            self._fail(TooLong(Hop.APISERVER, Reason.BAD_RESPONSE, "the API server's answer: too long"))
+            return
         if self._answer.done:
             self._done()
 
@@ -99,8 +114,6 @@ class _Question:
         self._answer.heads = []
         self._body += payload
         self._size += sum(map(len, payload))
-        if self._size > MAX_ANSWER:
-            raise HeadError("too long", 502)
 
     def _done(self) -> None:
         connection, self._connection = self._connection, None

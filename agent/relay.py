@@ -16,7 +16,9 @@ from agent.pool import UpstreamPool
 from agent.request import BodyMismatch, render
 from agent.upstream import UpstreamConnection
 from tunnel.errors import ExchangeReset, HeadError, Hop, Reason
+from tunnel.events import Events
 from tunnel.ports import AgentExchange, Headers, RequestBlock
+from tunnel.requestinfo import request_info
 
 # The states. Plain integers: this is the hot path, and an enum member costs a lookup more.
 _WAITING = 0  # no connection yet
@@ -36,8 +38,8 @@ class Relay:
     """A `tunnel.ports.RequestSink` and an `agent.upstream.UpstreamUser`. Make it, then `start` it."""
 
     __slots__ = (
-        "_answer", "_begun", "_connection", "_ended", "_exchange", "_outgoing", "_policy", "_pool", "_release_owed",
-        "_replay", "_request", "_state", "endless",
+        "_answer", "_begun", "_connection", "_ended", "_events", "_exchange", "_outgoing", "_policy", "_pool",
+        "_release_owed", "_replay", "_request", "_state", "endless",
     )  # fmt: skip
 
     def __init__(self, exchange: AgentExchange, pool: UpstreamPool, policy: LocalPolicy) -> None:
@@ -49,6 +51,7 @@ class Relay:
         self._request: CheckedRequest | None = None
         self._answer: AnswerReader | None = None
         self._outgoing: Outgoing | None = None  # None: nothing follows the request's head
+        self._events: Events | None = None  # of a watch, once it is answered
         self._begun = False  # the answer's final head was passed on
         self._ended = False  # the END of our direction was sent
         self._replay = False  # may be sent once more, on a fresh connection, if a kept one closes without a byte
@@ -77,6 +80,15 @@ class Relay:
             self.endless = head.long
             self._replay = request.method in _SAFE and b"/proxy" not in request.target
         self._acquire(fresh=False)
+
+    def conclude(self) -> None:
+        """The agent stops: a watch ends between two events, as it does when the API server's own timeout ends it. To be
+        called again as long as it has not.
+        """
+        if self._state == _OPEN and self._events is not None and self._events.look():
+            self._ended, self._state = True, _ANSWERED
+            self._exchange.send_end()
+            self._drop_connection()
 
     # --- from the link
 
@@ -223,14 +235,25 @@ class Relay:
             self._ended = head.ended
             self._begun = not head.interim
             self._exchange.send_response(head)
+            if self.endless and not self._ended and self._is_watch():
+                self._events = Events(head.headers)
         if answer.switched and self._state == _OPEN and self._connection is not None:
             self._state = _HIJACKED
             self._connection.allow_stall()
             if self._outgoing is not None:
                 self._outgoing.switch(self._connection)
 
+    def _is_watch(self) -> bool:
+        request = self._request
+        assert request is not None
+        path, _, query = request.target.partition(b"?")
+        upgrade = request.upgrade is not None
+        return not upgrade and request_info(request.method.decode("ascii"), path, query).verb == "watch"
+
     def _send_payload(self, payload: list[bytes]) -> None:
         data = payload[0] if len(payload) == 1 else b"".join(payload)
+        if self._events is not None:
+            self._events.take(data)
         if not self._exchange.send_data(data) and self._connection is not None:
             self._connection.pause()
 

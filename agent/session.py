@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agent.address import Target
+from agent.relay import Relay
 from tunnel.adapter import LinkConnection
 from tunnel.agentmux import AgentMux
 from tunnel.calls import Calls, Method, Params
+from tunnel.drain import ALL, Drain
 from tunnel.exchange import TunnelExchange
 from tunnel.handshake import Challenge
 from tunnel.link import Link
@@ -18,6 +21,8 @@ from tunnel.messages import Message, encode_message
 
 CROWD = 2
 """From this many exchanges on, waiting for the end of the loop's turn saves more than it delays."""
+TOLD = 2.0
+"""Seconds for which an agent that stops waits for its stub to know."""
 
 
 class HealthReport(Protocol):
@@ -40,24 +45,32 @@ class Identity:
 
 
 class AgentSession:
-    """Ends when its shared link does. `replaced` is set when the stub wants its agent to attach elsewhere.
-
-    `name` is the host that was dialled: own links go there too.
-    """
+    """Ends when its shared link does. `links_at` is where its own links go."""
 
     def __init__(
-        self, mux: AgentMux, challenge: Challenge, identity: Identity, methods: Mapping[str, Method] | None = None
+        self,
+        mux: AgentMux,
+        challenge: Challenge,
+        identity: Identity,
+        methods: Mapping[str, Method],
+        links_at: Target,
     ) -> None:
         self.mux = mux
-        self.calls = Calls(mux.shared.message, methods or {}, lambda error: mux.on_bug(None, error))
+        self.calls = Calls(mux.shared.message, methods, lambda error: mux.on_bug(None, error))
         self.challenge = challenge
         self.identity = identity
-        self.name = ""
+        self.links_at = links_at
         self.draining = False
-        self.replaced = asyncio.Event()
+        self.replaced = False
+        """The stub wants its agent to attach elsewhere (at `sent_to`, where it says so)."""
+        self.sent_to = ""
+        self.succeeded = False
+        """Another session takes what is new: watches go there, too."""
+        self._left = asyncio.Event()
         self._ended = asyncio.Event()
         self.reason = ""
         self._connections: list[LinkConnection] = []
+        self._shared: LinkConnection | None = None
         self._marks: deque[tuple[float, int]] = deque()
         self._mark = 0
         self.alive = 0
@@ -65,6 +78,7 @@ class AgentSession:
 
     def attach_shared(self, connection: LinkConnection) -> Link:
         """The dialled connection becomes the shared link."""
+        self._shared = connection
         self._connections.append(connection)
         connection.attach(self.mux.shared, self._detached, self._crowded)
         return self.mux.shared
@@ -78,6 +92,11 @@ class AgentSession:
         self.mux.attach(link)
         return link
 
+    @property
+    def own_connections(self) -> int:
+        """Own links whose connections are not closed: those in use, and those that are being ended."""
+        return sum(one.transport is not None and one is not self._shared for one in self._connections)
+
     def _crowded(self) -> bool:
         return len(self.mux.exchanges) > CROWD
 
@@ -85,7 +104,20 @@ class AgentSession:
         self.reason = reason
         self.mux.detach(link, reason)
         self.calls.close(reason)
+        self._end()
+
+    def _end(self) -> None:
         self._ended.set()
+        self._left.set()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._ended.is_set()
+
+    async def left(self) -> None:
+        """Wait until another session is wanted: this one has ended, or is handed over."""
+        await self._left.wait()
 
     async def ended(self) -> str:
         """Wait for the end of the session; gives the reason."""
@@ -97,13 +129,16 @@ class AgentSession:
         loop = asyncio.get_running_loop()
         while not self._ended.is_set():
             self.mux.sweep(loop.time())
+            if self.succeeded:
+                self._conclude()
             await asyncio.sleep(self.mux.timing.sweep)
 
     def on_message(self, message: Message) -> None:
         """A control message of the stub's."""
         if message["kind"] == "drain" and not self.draining:
-            self.draining = True
-            self.replaced.set()
+            self.draining = self.replaced = True
+            self.sent_to = Drain.parse(message).address
+            self._left.set()
         else:
             self.calls.on_message(message)
 
@@ -117,18 +152,48 @@ class AgentSession:
         self.mux.shared.message(encode_message("health", **fields))
 
     async def drain(self, patience: float) -> None:
-        """Shut down in order: take nothing new, let what is under way finish, for at most `patience` seconds."""
+        """Shut down in order: take nothing new, let what is under way finish, for at most `patience` seconds.
+
+        The stub is told first, and what it had sent until it knew is taken, too: nobody's request is refused.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        self.mux.shared.message(Drain(ALL).encode())
+        answered = self.mux.pongs
+        self.mux.ping()
+        await self._until(lambda: self.mux.pongs > answered, min(deadline, loop.time() + TOLD))
         self.mux.drain()
-        self.mux.shared.message(encode_message("drain", last=self.mux.highest))
-        deadline = asyncio.get_running_loop().time() + patience
-        # exchanges end in callbacks; a look each 50 ms, while shutting down, is enough
-        while self.mux.exchanges and not self._ended.is_set() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        self.mux.shared.message(Drain(self.mux.highest).encode())
+        await self._until(self._finished, deadline)
+
+        await self._told_all(min(deadline, loop.time() + TOLD))
+
+    def _finished(self) -> bool:
+        self._conclude()
+        return not self.mux.exchanges
+
+    def _conclude(self) -> None:
+        """Watches would go on for ever: they end where it does no harm, and are begun again over another session."""
+        for exchange in tuple(self.mux.exchanges.values()):
+            if isinstance(exchange.sink, Relay):
+                exchange.sink.conclude()
+
+    async def _told_all(self, deadline: float) -> None:
+        """The end of the shared link ends the session, and must not overtake what was said last on the own links."""
+        for link in tuple(self.mux.own_links.values()):
+            link.finish("the agent is stopping")
+        await self._until(lambda: not self.own_connections, deadline)
+
+    async def _until(self, question: Callable[[], bool], deadline: float) -> None:
+        """Exchanges and PINGs end in callbacks; a look now and then, while shutting down, is enough."""
+        clock = asyncio.get_running_loop().time
+        while not question() and not self.over and clock() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
     def close(self, reason: str) -> None:
         """End the session now."""
         self.mux.close(reason)
-        self._ended.set()
+        self._end()
 
     async def gone(self, patience: float = 3.0) -> None:
         """Wait until its connections are closed. Those with nothing left to send that take too long are aborted."""

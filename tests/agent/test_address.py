@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.address import Address, Allowed, BadAddress, parse_all
+from agent.address import Address, Allowed, BadAddress, Target, parse_all
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,44 @@ def test_only_configured_servers_and_names_are_allowed() -> None:
     ):
         with pytest.raises(BadAddress):
             allowed.check(Address.parse(text))
+
+
+ALLOWED = Allowed((Address("stub.test"), Address("other.test", 8444)), ("*.replicas.test", "link.test"))
+
+
+@pytest.mark.parametrize(
+    ("url", "server_name", "target"),
+    [
+        ("https://other.test:8444", "", Target(Address("other.test", 8444))),
+        ("https://stub-1.replicas.test:8444/", "", Target(Address("stub-1.replicas.test", 8444))),
+        ("https://link.test", "link.test", Target(Address("link.test"), server_name="link.test")),
+        ("https://link.test", "stub.test", Target(Address("link.test"), server_name="stub.test")),
+        ("https://link.test", "a.replicas.test", Target(Address("link.test"), server_name="a.replicas.test")),
+    ],
+)
+def test_where_a_server_sends_us_is_followed_within_the_configuration(
+    url: str, server_name: str, target: Target
+) -> None:
+    assert ALLOWED.told(url, server_name) == target
+
+
+@pytest.mark.parametrize(
+    ("url", "server_name"),
+    [
+        ("https://evil.test", ""),
+        ("https://other.test", ""),
+        ("https://link.test", "evil.test"),
+        ("https://link.test", "replicas.test"),
+        ("http://link.test", ""),
+        ("https://link.test/path", ""),
+        ("", ""),
+    ],
+)
+def test_and_not_beyond_it(url: str, server_name: str) -> None:
+    with pytest.raises(BadAddress):
+        ALLOWED.told(url, server_name)
+
+
+def test_a_target_says_which_of_a_names_addresses_it_is() -> None:
+    assert str(Target(Address("stub.test", 8444), "10.0.0.1")) == "stub.test:8444 (10.0.0.1)"
+    assert str(Target(Address("10.0.0.1", 8444), "10.0.0.1")) == "10.0.0.1:8444"

@@ -13,6 +13,7 @@ import pytest
 from agent.backoff import BackOff
 from agent.enrolment import Asking
 from agent.links import LinkPoolLimits
+from agent.relay import Relay
 from agent.session import Identity
 from agent.settings import JoinToken
 from stub.errors import NoAgent
@@ -31,8 +32,8 @@ from tests.support.attached import (
     nothing_left,
 )
 from tunnel import proof
-from tunnel.errors import Hop, Reason
-from tunnel.ports import ResponseBlock
+from tunnel.errors import ExchangeReset, Hop, Reason
+from tunnel.ports import AgentExchange, RequestBlock, ResponseBlock
 
 
 class Delays(BackOff):
@@ -100,7 +101,7 @@ async def test_the_back_off_grows_while_it_fails_and_begins_anew_when_a_session_
     pins, stub.book.pins = stub.book.pins, {}
     async with Real(stub, backoff=delays, stable=0.3) as real:
         await eventually(lambda: len(delays.waited) >= 8)
-        assert delays.waited[:8] == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
+        assert delays.waited[:8] == [0.25, 0.5, 1.0, 2.0, 2.5, 2.5, 2.5, 2.5]
         stub.book.pins = pins
         await eventually(lambda: real.agent.attached)
         await asyncio.sleep(0.35)
@@ -138,7 +139,7 @@ async def test_where_one_server_refuses_the_next_one_is_asked(authority: Authori
 async def test_where_one_server_says_nothing_the_next_one_is_asked(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.knock.GREETING", 0.3)
+    monkeypatch.setattr("agent.arrival.ELSEWHERE", 0.3)
     tls = authority.issue("mute", HOST).server_context(tmp_path)
     mute = await asyncio.start_server(lambda _reader, _writer: None, HOST, 0, ssl=tls)
     address = f"{HOST}:{mute.sockets[0].getsockname()[1]}"
@@ -151,7 +152,7 @@ async def test_an_epoch_below_the_remembered_one_is_refused_until_it_is_forgotte
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with nothing_left(), Stub(authority, tmp_path / "one", epoch=9) as first, attached(first) as real:
-        assert real.agent._epochs.highest == 9
+        assert real.agent._arrival._epochs.highest == 9
         port = first.port
         await first.door.stop()
         first.sessions.close("cut by the test")
@@ -162,7 +163,7 @@ async def test_an_epoch_below_the_remembered_one_is_refused_until_it_is_forgotte
             assert not stale.sessions.all()
             monkeypatch.setattr("agent.epochs.MEMORY", 0.1)
             await eventually(lambda: stale.sessions.all())
-            assert real.agent._epochs.highest == 8
+            assert real.agent._arrival._epochs.highest == 8
 
 
 async def test_a_head_of_another_epoch_is_refused(stub: Stub) -> None:
@@ -247,8 +248,10 @@ async def test_an_agent_that_drains_finishes_what_it_has_and_takes_nothing_new(s
         await eventually(lambda: session.draining)
         with pytest.raises(NoAgent, match="shutting down"):
             ask(stub)
+        (ours,) = real.agent.sessions
+        await eventually(lambda: ours.mux.draining)  # the stub has answered: nothing can cross the word any more
         refused = Asked()
-        session.open(get(), refused)  # a HEAD that crosses the DRAIN
+        session.open(get(), refused)
         await eventually(lambda: refused.over)
         assert refused.reset is not None
         assert refused.reset.reason is Reason.DRAINING
@@ -257,6 +260,18 @@ async def test_an_agent_that_drains_finishes_what_it_has_and_takes_nothing_new(s
         await eventually(lambda: asked.over)
         await asyncio.wait_for(draining, 1.0)
         assert asked.body == b"done"
+
+
+async def test_what_crosses_the_word_of_an_agent_that_stops_is_taken_too(stub: Stub) -> None:
+    """Or a write would fail, and nothing but reads may be asked again."""
+    handler = Answering()
+    async with attached(stub, handler) as real:
+        draining = asyncio.create_task(real.agent.drain())
+        await asyncio.sleep(0)  # the word is on its way
+        crossing = [ask(stub) for _ in range(3)]
+        await asyncio.wait_for(draining, 1.0)
+        await eventually(lambda: all(one.over for one in crossing))
+        assert [(one.reset, one.body) for one in crossing] == [(None, b"hello")] * 3
 
 
 async def test_an_agent_that_drains_does_not_attach_again(stub: Stub) -> None:
@@ -302,6 +317,28 @@ async def test_the_last_bytes_arrive_when_an_agent_drains(stub: Stub) -> None:
     assert (asked.reset, len(asked.body)) == (None, 60_000)
 
 
+async def test_the_last_bytes_of_an_own_link_arrive_before_the_session_ends(stub: Stub) -> None:
+    handler = Answering(body=None)
+    async with attached(stub, handler) as real:
+        asked = [ask(stub, head=get(long=True)) for _ in range(4)]
+        await eventually(lambda: len(handler.begun) == 4)
+        for exchange, _, _ in handler.begun:
+            exchange.send_response(ResponseBlock(200, []))
+            exchange.send_data(b"begin")
+        await eventually(lambda: all(one.body for one in asked))
+        (session,) = real.agent.sessions
+        assert session.mux.own_links
+        draining = asyncio.create_task(real.agent.drain())
+        await eventually(lambda: session.mux.draining)
+        for exchange, _, _ in handler.begun:
+            exchange.send_data(b"x" * 30_000)
+            exchange.send_end()
+        await asyncio.wait_for(draining, 1.5)
+        session.close("at once")
+    await eventually(lambda: all(one.over for one in asked))
+    assert [(one.reset, len(one.body)) for one in asked] == [(None, 30_005)] * 4
+
+
 async def test_a_stub_that_drains_sends_its_agents_to_the_next_and_finishes(
     authority: Authority, tmp_path: Path
 ) -> None:
@@ -325,6 +362,47 @@ async def test_a_stub_that_drains_sends_its_agents_to_the_next_and_finishes(
         assert (asked.reset, asked.body) == (None, b"late")
 
 
+class _Watch(Relay):
+    """Ends when it is asked to, as a relay does between two events."""
+
+    def __init__(self, exchange: AgentExchange) -> None:
+        self._asked = exchange
+
+    def conclude(self) -> None:
+        self._asked.send_end()
+
+    def on_reset(self, error: ExchangeReset) -> None:
+        self._asked.released()
+
+
+class _Watches(Answering):
+    """Each answered with one event."""
+
+    def __call__(self, exchange: AgentExchange, head: RequestBlock) -> Relay:
+        exchange.send_response(ResponseBlock(200, []))
+        exchange.send_data(b"{}\n")
+        return _Watch(exchange)
+
+
+async def test_watches_end_once_another_session_takes_them(authority: Authority, tmp_path: Path) -> None:
+    """And not before: their users would come back to nobody."""
+    over: list[bool] = []
+    async with (
+        nothing_left(),
+        Stub(authority, tmp_path / "a") as first,
+        Stub(authority, tmp_path / "b", book=first.book) as second,
+        attached(first, _Watches(), servers=(first.name, second.name)),
+    ):
+        second.sessions.subscribe(lambda _cluster: over.append(asked.over))
+        asked = ask(first, head=get(long=True))
+        await eventually(lambda: asked.body)
+        await asyncio.sleep(0.5)
+        assert not asked.over
+        first.sessions.drain()
+        await eventually(lambda: asked.over)
+        assert (asked.reset, asked.body, over) == (None, b"{}\n", [False])
+
+
 async def test_a_stub_that_drains_alone_keeps_the_session_until_it_goes(stub: Stub) -> None:
     """The agent knocks again at the same door: that must not end what the old session still has."""
     handler = Answering(body=None)
@@ -334,11 +412,12 @@ async def test_a_stub_that_drains_alone_keeps_the_session_until_it_goes(stub: St
         stub.sessions.drain()
         await asyncio.sleep(0.5)
         assert not asked.over
+        (before,) = stub.sessions.all()
         handler.answer(handler.begun[0][0], b"late")
         await eventually(lambda: asked.over)
         assert (asked.reset, asked.body) == (None, b"late")
         stub.sessions.draining = False  # it is another process, at the same address
-        await eventually(lambda: len(stub.sessions.all()) == 2)
+        await eventually(lambda: [one for one in stub.sessions.all() if one is not before])
 
 
 # --- cancellation

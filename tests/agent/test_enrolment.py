@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from agent.address import Address, Target
 from agent.enrolment import NotEnrolled
 from agent.identityfile import IDENTITY, AgentIdentity, IdentityFile
 from agent.settings import JoinToken
@@ -109,7 +110,7 @@ async def test_without_a_certificate_and_a_token_it_says_what_to_do(stub: Stub) 
         async with Real(stub, enrolled=False, token=None) as real:
             await eventually(lambda: logs)
             with pytest.raises(NotEnrolled, match="make a token"):
-                await real.enrolment.ready()
+                await real.enrolment.ready(Target(Address.parse(stub.name)))
     assert "kulvert token create" in logs[0]["error"]
     assert not stub.book.requests
 
@@ -351,7 +352,7 @@ async def test_a_mute_stub_is_given_up(stub: Stub, monkeypatch: pytest.MonkeyPat
     async with nothing_left():
         real = Real(stub, enrolled=False)
         with pytest.raises(TimeoutError):
-            await real.enrolment.ready()
+            await real.enrolment.ready(Target(Address.parse(stub.name)))
         await eventually(lambda: not stub.setting.links)
 
 

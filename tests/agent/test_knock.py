@@ -11,16 +11,15 @@ from pathlib import Path
 import pytest
 
 from agent.access import verifying_context
-from agent.address import Address, Allowed
+from agent.address import Address, Allowed, Target
 from agent.attaching import AttachFailed, LinkGreeting
 from agent.dial import Dialler, DialSettings
-from agent.knock import knock
+from agent.knock import Knocking, knock
 from tests.agent.pki import Authority
 from tests.support.attached import HOST, eventually, nothing_left
 from tunnel.adapter import LinkConnection
 from tunnel.batch import Batch
 from tunnel.handshake import Challenge, Hello, Welcome
-from tunnel.limits import LinkLimits
 from tunnel.link import Link
 
 
@@ -74,8 +73,10 @@ class Bed:
         self._trusted = verifying_context(authority.pem)
 
     async def knock(self, server: Mute) -> None:
-        dialler = Dialler(DialSettings(Allowed((Address(HOST, server.port),))), self._trusted)
-        await knock(dialler, Batch(asyncio.get_running_loop().call_soon), LinkLimits(), never)
+        address = Address(HOST, server.port)
+        dialler = Dialler(DialSettings(Allowed((address,))), self._trusted)
+        place = Knocking(dialler, Batch(asyncio.get_running_loop().call_soon))
+        await knock(place, Target(address), never)
 
 
 @pytest.fixture

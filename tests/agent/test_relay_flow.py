@@ -274,3 +274,47 @@ async def test_the_connection_is_kept_when_the_link_was_paused_at_the_end(before
         await exchange.over()
         assert (await world.ask(get())).data == b"ok"
         assert len(world.server.clients) == 1
+
+
+WATCH = b"/api/v1/pods?watch=1"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_an_agent_that_stops_ends_a_watch_behind_a_whole_event(before: Before) -> None:
+    async def script(client: Client) -> None:
+        await client.head()
+        await client.say(HEAD + b"a\r\n{}\n{}\n{}\n{\r\n")
+        await asyncio.sleep(0.05)
+        await client.say(b"2\r\n}\n\r\n")
+        await asyncio.sleep(10.0)
+
+    async with before(script) as world:
+        head = get(WATCH)
+        head.long = True
+        exchange, relay = world.start(head)
+        await exchange.until(lambda: exchange.data)
+        relay.conclude()
+        assert not exchange.ended, "half an event is there"
+        await exchange.until(lambda: exchange.data.endswith(b"\n"))
+        relay.conclude()
+        assert exchange.ended
+        assert exchange.data == b"{}\n{}\n{}\n{}\n"
+        assert exchange.reset is None
+        relay.conclude()
+        await exchange.until(lambda: not world.pool.state.open)
+
+
+@pytest.mark.parametrize("target", [b"/api/v1/namespaces/x/pods/p/log?follow=1", b"/api/v1/pods"])
+async def test_what_is_no_watch_goes_on_when_the_agent_stops(target: bytes, before: Before) -> None:
+    async def script(client: Client) -> None:
+        await client.head()
+        await client.say(HEAD + b"3\r\n{}\n\r\n")
+        await asyncio.sleep(10.0)
+
+    async with before(script) as world:
+        head = get(target)
+        head.long = True
+        exchange, relay = world.start(head)
+        await exchange.until(lambda: exchange.data)
+        relay.conclude()
+        assert not exchange.ended
