@@ -3,71 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 
 import structlog
 
-from stub.authority import AgentAuthority
+from stub.attachment import Attachment
 from stub.enrolling import enrol
+from stub.establishing import attach, make_session
 from stub.names import named
-from stub.session import AgentInfo, Session, address_of, info_of
-from stub.sessions import Sessions
-from stub.standing import Standing, peer_certificate, proved, renewal_methods
+from stub.ownership import Place, Replica
+from stub.placing import Elsewhere, send_away, whither
+from stub.session import Session, address_of
+from stub.standing import Standing, peer_certificate, proved
 from tunnel import proof
 from tunnel.adapter import LinkConnection
-from tunnel.calls import Calls, Method
-from tunnel.enrolment import LINK, EnrolHello
+from tunnel.enrolment import LINK, EnrolHello, Issued
 from tunnel.errors import ProtocolError
 from tunnel.frames import CONTROL, HEADER_SIZE, FrameReader, encode
 from tunnel.handshake import VERSIONS, Challenge, Hello, Refused, Welcome
-from tunnel.limits import LinkLimits, Timing
-from tunnel.messages import parse_message
-from tunnel.stubmux import StubMux
+from tunnel.messages import Message, parse_message
 
 log = structlog.get_logger("kulvert.stub")
 
+_ORDINARY = frozenset(("pending", "moved", "standby", "draining"))
 RETRY_AFTER = 10
 """Seconds after which one that found no room should try again: half-open sessions have ended, others perhaps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """What every connection of the agents' door needs. `names` are those that agents may dial, without ports, and
-    `*.domain` for all below it; empty: any. `max_links` is for a session, `max_sessions` for a cluster, and
-    `max_links_in_all` for this process: beyond it neither own links nor sessions are taken.
-    """
-
-    authority: AgentAuthority
-    sessions: Sessions
-    server: str
-    epoch: int
-    limits: LinkLimits = field(default_factory=LinkLimits)
-    timing: Timing = field(default_factory=Timing)
-    names: frozenset[str] = frozenset()
-    max_links: int = 10_000
-    max_sessions: int = 16
-    max_links_in_all: int = 20_000
-    links: set[LinkConnection] = field(default_factory=set)
-    """Connections that are links, until they are closed: those that send their last bytes hold a socket, too."""
-    clock: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time
-    randomness: Callable[[int], bytes] = secrets.token_bytes
-    methods: Callable[[AgentInfo], Mapping[str, Method]] = lambda _agent: {}
-    """What an agent may call (`tunnel.calls`) besides the renewal of its certificate: each session gets its own."""
-
-
 class Attaching:
-    """The greeter of one connection."""
+    """The greeter of one connection. `challenge` is given where another replica, `via`, has greeted: see `accept`."""
 
-    def __init__(self, setting: Attachment) -> None:
+    def __init__(self, setting: Attachment, challenge: Challenge | None = None, via: str = "") -> None:
         self._setting = setting
+        self._adopted = challenge is not None
+        self._via = via
         self._on_done: Callable[[], None] = lambda: None
         self._done = False
         self._reader = FrameReader(setting.limits.hello_bytes)
-        self._challenge = Challenge(proof.encode(setting.randomness(32)), VERSIONS, setting.epoch, setting.server)
+        nonce = proof.encode(setting.randomness(32))
+        self._challenge = challenge or Challenge(nonce, VERSIONS, setting.epoch, setting.server)
+        self._peer: bytes | None = None
+        self._address = ""
         self._deadline: asyncio.TimerHandle | None = None
         self._received = 0
 
@@ -78,7 +54,8 @@ class Attaching:
         self._deadline = loop.call_later(self._setting.timing.hello, connection.abort, "no hello in time")
 
     def on_open(self, connection: LinkConnection) -> None:
-        connection.send(encode(CONTROL, payload=self._challenge.encode()))
+        if not self._adopted:
+            connection.send(encode(CONTROL, payload=self._challenge.encode()))
 
     def on_bytes(self, connection: LinkConnection, data: bytes) -> None:
         self._received += len(data)
@@ -90,16 +67,29 @@ class Attaching:
         if frames[0].type != CONTROL or self._received > HEADER_SIZE + len(frames[0].payload):
             raise ProtocolError("something else than hello before the welcome")
         message = parse_message(frames[0].payload, self._setting.limits.hello_bytes)
+        self.accept(connection, message, peer_certificate(connection), address_of(connection))
+
+    def accept(self, connection: LinkConnection, message: Message, peer: bytes | None, address: str) -> None:
+        """Take a hello, refuse it, or let it wait. `peer` is the certificate (DER) that TLS has seen, `address` where
+        the agent comes from; both, and the challenge, are another replica's word where that has greeted. Raises
+        ProtocolError.
+        """
+        self._peer, self._address = peer, address
         hello = EnrolHello.parse(message) if message.get("link") == LINK else Hello.parse(message)
+        self._answering(connection, hello, lambda: self._accept(connection, hello, message))
+
+    def _answering(self, connection: LinkConnection, hello: Hello | EnrolHello, answer: Callable[[], None]) -> None:
         try:
-            self._accept(connection, hello)
+            answer()
         except Refused as refused:
-            tell = log.info if refused.reason == "pending" else log.warning
+            tell = log.info if refused.reason in _ORDINARY else log.warning
             tell("agent refused", reason=refused.reason, message=refused.message, cluster=hello.cluster)
             connection.send(encode(CONTROL, payload=refused.encode()))
             connection.end(refused.message)
 
     def on_lost(self, connection: LinkConnection, reason: str) -> None:
+        if self._setting.room is not None:
+            self._setting.room.leave(connection)
         self._finish()
 
     def _finish(self) -> None:
@@ -109,17 +99,17 @@ class Attaching:
         if self._deadline is not None:
             self._deadline.cancel()
 
-    def _accept(self, connection: LinkConnection, hello: Hello | EnrolHello) -> None:
+    def _accept(self, connection: LinkConnection, hello: Hello | EnrolHello, message: Message) -> None:
         if hello.version not in VERSIONS:
             raise Refused("version", f"this server speaks the versions {VERSIONS} of the link protocol")
         if not named(hello.name, self._setting.names):
             raise Refused("name", f"this server is not known as {hello.name!r}")
         if isinstance(hello, EnrolHello):
-            self._accept_enrolment(connection, hello)
+            self._accept_enrolment(connection, hello, message)
         elif hello.link == "own":
-            self._accept_own(connection, hello)
+            self._accept_own(connection, hello, message)
         else:
-            self._accept_shared(connection, hello)
+            self._accept_shared(connection, hello, message)
 
     def _become_link(self, connection: LinkConnection) -> None:
         self._finish()
@@ -134,26 +124,110 @@ class Attaching:
             message = f"cluster {cluster!r} has as many agents as this server takes of one"
             raise Refused("sessions", message, retry_after=RETRY_AFTER)
 
+    # --- where it belongs
+
+    def _placed(
+        self,
+        connection: LinkConnection,
+        hello: Hello | EnrolHello,
+        message: Message,
+        find: Callable[[], Place],
+        here: Callable[[int], None],
+    ) -> None:
+        """Do `here` with the epoch of this replica's holding, pass the agent on, or let it wait until either can be."""
+        setting = self._setting
+
+        def place() -> bool:
+            found = whither(find(), setting.owners.replicas(), setting.reached)
+            if isinstance(found, Elsewhere):
+                self._send_on(connection, found.replica, message)
+            elif found is not None:
+                here(found.epoch)
+            return found is not None
+
+        def again() -> bool:
+            placed = True
+
+            def answer() -> None:
+                nonlocal placed
+                placed = place()
+
+            self._answering(connection, hello, answer)
+            return placed
+
+        if place():
+            return
+        if setting.sessions.draining or setting.room is None:
+            raise Refused("standby", "no replica has this cluster's agents at present", retry_after=1)
+        self._check_links()
+        setting.room.enter(connection, again)
+        self._become_link(connection)  # until it is closed it uses a place, as a link does
+
+    def _send_on(self, connection: LinkConnection, replica: Replica, message: Message) -> None:
+        """At most once: two replicas that each take the other for the holder must not pass it to and fro."""
+        if self._adopted:
+            raise Refused("standby", "this replica does not have the cluster's agents any more", retry_after=1)
+        if self._setting.sessions.draining and not replica.agents_address:
+            raise Refused("draining", "this server is shutting down")
+        send_away(replica, message)
+        if self._setting.adopter is None:
+            raise Refused("standby", "another replica has this cluster's agents")
+        if not self._setting.reached(replica.identity):
+            raise Refused("standby", "the replica where this link belongs is not reached", retry_after=1)
+        self._check_links(int(connection in self._setting.links))
+        self._setting.adopter.adopt(connection, replica, self._challenge, message)
+        self._become_link(connection)
+
     # --- enrolment
 
-    def _accept_enrolment(self, connection: LinkConnection, hello: EnrolHello) -> None:
+    def _accept_enrolment(self, connection: LinkConnection, hello: EnrolHello, message: Message) -> None:
+        """Where the stores are written: two replicas must not give one name to two clusters."""
+        setting = self._setting
+
+        def writer() -> Place:
+            owners = setting.owners
+            return Place(owners.leader(), owners.leading)
+
+        self._placed(connection, hello, message, writer, lambda _epoch: self._enrol(connection, hello))
+
+    def _enrol(self, connection: LinkConnection, hello: EnrolHello) -> None:
         setting = self._setting
         if setting.sessions.draining:
             raise Refused("draining", "this server is shutting down")
         self._check_links()
-        issued = enrol(
-            setting.authority, self._challenge, hello, address_of(connection), setting.wall(), setting.randomness
-        )
+        kept = setting.keeping() if setting.keeping is not None else None
+        issued = enrol(setting.authority, self._challenge, hello, self._address, setting.wall(), setting.randomness)
         log.info("agent enrolled", cluster=hello.cluster, agent=hello.agent)
-        self._become_link(connection)  # until it is closed it uses a place, as a link does
+        self._become_link(connection)
+        if kept is None:
+            self._hand_out(connection, issued)
+        else:
+            setting.later(self._hand_out_later(connection, issued, kept), "hand out a certificate")
+
+    async def _hand_out_later(
+        self, connection: LinkConnection, issued: Issued, kept: Callable[[], Awaitable[None]]
+    ) -> None:
+        """A certificate that no other replica knows would be refused by them."""
+        try:
+            await kept()
+        except Exception as error:
+            log.warning("a certificate is not handed out, since it cannot be kept", error=str(error))
+            connection.end("the certificate cannot be kept")  # the agent asks again, with the same key
+        else:
+            self._hand_out(connection, issued)
+
+    def _hand_out(self, connection: LinkConnection, issued: Issued) -> None:
         connection.send(encode(CONTROL, payload=issued.encode()))
         connection.finish("enrolled")
 
     # --- own links
 
-    def _accept_own(self, connection: LinkConnection, hello: Hello) -> None:
+    def _accept_own(self, connection: LinkConnection, hello: Hello, message: Message) -> None:
         session = self._setting.sessions.get(hello.session)
         if session is None:
+            replica = self._setting.elsewhere(hello.session)
+            if replica is not None:
+                return self._send_on(connection, replica, message)
             raise Refused("session", "this server has no such session")
         challenge = self._challenge
         args = (challenge.nonce, hello.nonce, challenge.epoch, challenge.server, hello.name)
@@ -166,15 +240,25 @@ class Attaching:
         self._check_links()
         self._become_link(connection)
         connection.send(encode(CONTROL, payload=Welcome(hello.version).encode()))
-        session.attach_own(hello.link_id, connection)
+        return session.attach_own(hello.link_id, connection, self._via)
 
     # --- shared links
 
-    def _accept_shared(self, connection: LinkConnection, hello: Hello) -> None:
-        standing = self._proved(connection, hello)
+    def _accept_shared(self, connection: LinkConnection, hello: Hello, message: Message) -> None:
+        standing = self._proved(hello)
+        refused = standing.refuses()
+        if refused is not None:
+            raise refused
+
+        def find() -> Place:
+            return self._setting.owners.place(hello.cluster)
+
+        self._placed(connection, hello, message, find, lambda epoch: self._welcome(connection, hello, standing, epoch))
+
+    def _welcome(self, connection: LinkConnection, hello: Hello, standing: Standing, epoch: int) -> None:
         if self._setting.sessions.draining:
             raise Refused("draining", "this server is shutting down")
-        refused = standing.refuses()
+        refused = standing.refuses()  # it may have waited
         if refused is not None:
             raise refused
         old = self._superseded(hello)
@@ -184,22 +268,25 @@ class Attaching:
             old.mux.close("the agent has attached anew")
             self._setting.sessions.remove(old)
         self._become_link(connection)
-        session = self._make_session(hello, connection, standing)
+        session = make_session(self._setting, hello, self._address, standing, epoch, self._via)
         welcome = Welcome(
             hello.version,
             session.id,
             proof.encode(session.secret),
             self._setting.limits.shared_credit,
             session.mux.max_exchanges,
+            hint="" if self._adopted else self._setting.hint,
             trust=self._setting.authority.trust,
+            epoch=epoch if self._setting.ownership is not None else None,
+            silence=self._setting.timing.silence,
         )
         connection.send(encode(CONTROL, payload=welcome.encode()))
-        self._attach(session, connection)
+        attach(self._setting.sessions, session, connection)
 
-    def _proved(self, connection: LinkConnection, hello: Hello) -> Standing:
+    def _proved(self, hello: Hello) -> Standing:
         setting = self._setting
-        known = proved(setting.authority, self._challenge, hello, peer_certificate(connection))
-        return Standing(setting.authority, known, setting.clock, setting.wall)
+        known = proved(setting.authority, self._challenge, hello, self._peer)
+        return Standing(setting.authority, known, setting.clock, setting.wall, setting.keeping)
 
     def _superseded(self, hello: Hello) -> Session | None:
         """The session that this one replaces: it makes room for it, too."""
@@ -208,41 +295,3 @@ class Attaching:
             return None
         expected = proof.supersede(old.secret, self._challenge.nonce, hello.nonce, old.id)
         return old if proof.matches(expected, hello.supersedes_proof) else None
-
-    def _make_session(self, hello: Hello, connection: LinkConnection, standing: Standing) -> Session:
-        setting = self._setting
-        mux = StubMux(
-            epoch=setting.epoch,
-            max_exchanges=min(hello.exchanges, setting.limits.exchanges),
-            peer_credit=hello.credit,
-            clock=setting.clock,
-            limits=setting.limits,
-            timing=setting.timing,
-            on_message=lambda message: session.on_message(message),
-            on_bug=_tell_bug,
-        )
-        links = min(hello.links, setting.max_links)
-        info = info_of(hello, connection)
-        methods = {**setting.methods(info), **renewal_methods(standing)}
-        calls = Calls(mux.shared.message, methods, lambda error: _tell_bug(None, error))
-        secret = setting.randomness(32)
-        session: Session = Session(setting.randomness(16).hex(), secret, info, mux, calls, standing, links)
-        return session
-
-    def _attach(self, session: Session, connection: LinkConnection) -> None:
-        mux, sessions = session.mux, self._setting.sessions
-
-        def detached(_link: object, reason: str) -> None:
-            mux.detach(mux.shared, reason)
-            session.calls.close(reason)
-            sessions.remove(session)
-            log.info("agent detached", cluster=session.info.cluster, agent=session.info.agent, reason=reason)
-
-        connection.attach(mux.shared, detached, session.crowded)
-        sessions.add(session)
-        mux.ping()
-        log.info("agent attached", cluster=session.info.cluster, agent=session.info.agent, address=session.info.address)
-
-
-def _tell_bug(_exchange: object, error: BaseException) -> None:
-    log.error("internal error in an exchange", exc_info=error)

@@ -41,3 +41,9 @@ class Draining(StubError):
     """This replica hands its sessions over."""
 
     reason = Reason.DRAINING
+
+
+class Unheld(StubError):
+    """No replica has the cluster's agents at present, or this one has them no more: a few seconds will change it."""
+
+    reason = Reason.DRAINING

@@ -9,6 +9,7 @@ from typing import Any
 from stub.standing import Standing
 from tunnel.adapter import LinkConnection
 from tunnel.calls import Calls, Params
+from tunnel.drain import Drain
 from tunnel.errors import ExchangeReset, Hop, Reason
 from tunnel.handshake import Hello
 from tunnel.link import Link
@@ -53,9 +54,15 @@ class Session:
     calls: Calls = field(repr=False)
     standing: Standing = field(repr=False)
     max_links: int
+    via: str = ""
+    """The replica whose door its agent came in by, where that was another one: its links go through there."""
     health: Health = field(default_factory=Health)
     draining: bool = False
+    """It takes no new exchanges: one of both ends has said so."""
+    leaving: bool = False
+    """This end has: the session is over once what is under way has ended."""
     _seen_links: OrderedDict[int, None] = field(default_factory=OrderedDict, repr=False)
+    _ways: dict[int, str] = field(default_factory=dict, repr=False)
 
     def open(self, head: RequestBlock, sink: ResponseSink) -> Exchange:
         """A new exchange with this agent."""
@@ -71,9 +78,9 @@ class Session:
     def available(self) -> bool:
         """Whether new exchanges may be given to it at all."""
         mux = self.mux
-        return not (
-            self.draining or mux.suspect or mux.closed_reason is not None or len(mux.exchanges) >= mux.max_exchanges
-        )
+        if self.draining or mux.suspect or mux.stale or mux.closed_reason is not None:
+            return False
+        return len(mux.exchanges) < mux.max_exchanges
 
     @property
     def load(self) -> int:
@@ -92,14 +99,29 @@ class Session:
             return "there are as many own links as were announced"
         return ""
 
-    def attach_own(self, link_id: int, connection: LinkConnection) -> None:
-        """A further connection, which the session does not refuse, becomes an own link."""
+    @property
+    def ways(self) -> set[str]:
+        """The other replicas by way of which its links come: what they have of it ends with them."""
+        own = {via for link_id, via in self._ways.items() if via and link_id in self.mux.own_links}
+        return own | {self.via} if self.via else own
+
+    def attach_own(self, link_id: int, connection: LinkConnection, via: str = "") -> None:
+        """A further connection, which the session does not refuse, becomes an own link. `via`: another replica passes
+        it on.
+        """
         self._seen_links[link_id] = None
+        self._ways = {one: way for one, way in self._ways.items() if one in self.mux.own_links} | {link_id: via}
         if len(self._seen_links) > REMEMBERED_LINKS:
             self._seen_links.popitem(last=False)
         link = Link(self.mux, own=True, link_id=link_id, limits=self.mux.limits)
         connection.attach(link, self.mux.detach, _never)
         self.mux.attach(link)
+
+    def drain(self, address: str = "") -> None:
+        """Hand it over: its agent is told to attach elsewhere (at `address`, if any), and finishes what is here."""
+        if not self.leaving:
+            self.draining = self.leaving = True
+            self.mux.shared.message(Drain(self.mux.highest, address).encode())
 
     def on_message(self, message: Message) -> None:
         """A control message of the agent's."""
@@ -107,7 +129,7 @@ class Session:
             ready = message.get("ready") is True
             self.health = Health(ready, text(message, "message", 1024, ""), number(message, "latencyMs", 0, 10**7, 0))
         elif message["kind"] == "drain":
-            self._drained(number(message, "last"))
+            self._drained(Drain.parse(message).last)
         else:
             self.calls.on_message(message)
 
@@ -118,10 +140,10 @@ class Session:
             exchange.fail(ExchangeReset(Hop.AGENT, Reason.DRAINING, "the agent is shutting down; not processed"))
 
 
-def info_of(hello: Hello, connection: LinkConnection) -> AgentInfo:
-    """What a hello and its connection tell of an agent."""
+def info_of(hello: Hello, address: str) -> AgentInfo:
+    """What a hello tells of an agent, and where it comes from."""
     who = (hello.cluster, hello.cluster_id, hello.agent, hello.instance, hello.software)
-    return AgentInfo(*who, address_of(connection))
+    return AgentInfo(*who, address)
 
 
 def address_of(connection: LinkConnection) -> str:

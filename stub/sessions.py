@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import structlog
 
-from stub.errors import AgentSilent, Draining, NoAgent, SessionOverloaded
+from stub.choosing import Uniform, choose
+from stub.errors import Draining
 from stub.session import Session
 from tunnel.messages import encode_message
 from tunnel.ports import Exchange, RequestBlock, ResponseSink
@@ -16,6 +19,10 @@ from tunnel.ports import Exchange, RequestBlock, ResponseSink
 log = structlog.get_logger("kulvert.stub")
 
 Changed = Callable[[str], None]
+LATE = 0.25
+"""Seconds by which a sweep may be late."""
+SLICE = 200
+"""Sessions that are swept in one turn of the loop: some milliseconds, in which nobody is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,42 +37,39 @@ class ClusterState:
 
 
 class Sessions:
-    """Implements the gateway's port `Clusters`. One timer sweeps all sessions; `on_change` hears a cluster's name."""
+    """Implements the gateway's port `Clusters`. One timer sweeps all sessions; `on_change` hears a cluster's name.
+    `uniform` gives numbers of [0, 1).
+    """
 
     def __init__(
-        self, *, clock: Callable[[], float], interval: float, on_change: Changed = lambda _cluster: None
+        self,
+        *,
+        clock: Callable[[], float],
+        interval: float,
+        on_change: Changed = lambda _cluster: None,
+        uniform: Uniform = random.random,
     ) -> None:
         self._clock = clock
         self._interval = interval
         self._on_change = on_change
+        self._uniform = uniform
+        self._hearers: dict[object, Changed] = {}
         self._by_cluster: dict[str, list[Session]] = {}
         self._by_id: dict[str, Session] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._swept = clock()
         self.draining = False
 
     # --- exchanges
 
     def open(self, cluster: str, head: RequestBlock, sink: ResponseSink) -> Exchange:
-        """An exchange with the least busy healthy agent of `cluster`. Raises StubError."""
+        """An exchange with one of the less busy healthy agents of `cluster`. Raises StubError."""
         sessions = self._by_cluster.get(cluster)
         if sessions is not None and len(sessions) == 1 and sessions[0].available and not self.draining:
             return sessions[0].open(head, sink)
-        return self._choose(cluster, sessions or []).open(head, sink)
-
-    def _choose(self, cluster: str, sessions: list[Session]) -> Session:
         if self.draining:
             raise Draining(cluster, "this replica is shutting down; try again")
-        if not sessions:
-            raise NoAgent(cluster, f"no agent of cluster {cluster!r} is connected: see to its kulvert agent")
-        available = [session for session in sessions if session.available]
-        if not available:
-            if any(session.mux.full for session in sessions):
-                raise SessionOverloaded(cluster, f"the agents of cluster {cluster!r} have all they can take; try again")
-            if any(session.mux.suspect for session in sessions):
-                raise AgentSilent(cluster, f"the agent of cluster {cluster!r} is connected, but does not answer")
-            raise NoAgent(cluster, f"the agent of cluster {cluster!r} is shutting down")
-        healthy = [session for session in available if session.health.ready]
-        return min(healthy or available, key=lambda session: session.load)
+        return choose(cluster, sessions or (), self._uniform).open(head, sink)
 
     # --- sessions
 
@@ -78,6 +82,14 @@ class Sessions:
         self._by_id[session.id] = session
         self._by_cluster.setdefault(session.info.cluster, []).append(session)
         self._on_change(session.info.cluster)
+        for hearer in list(self._hearers.values()):
+            hearer(session.info.cluster)
+
+    def subscribe(self, attached: Changed) -> Callable[[], None]:
+        """Calls back with the cluster's name whenever an agent has attached. The returned function ends that."""
+        key = object()
+        self._hearers[key] = attached
+        return lambda: self._hearers.pop(key, None) and None
 
     def remove(self, session: Session) -> None:
         """A session has ended. Harmless when it was removed before."""
@@ -117,15 +129,28 @@ class Sessions:
         self._timer = asyncio.get_running_loop().call_later(self._interval, self._sweep)
 
     def _sweep(self) -> None:
-        """What fails in one session ends that one; the next sweep comes in any case."""
+        """The next one comes in any case. Where this process stood still, timers run before what has come meanwhile is
+        read: agents that have answered long ago would be taken for silent, or dead.
+        """
         self.start()
-        now = self._clock()
-        for session in self.all():
+        late, self._swept = self._clock() - self._swept > self._interval + LATE, self._clock()
+        if not late:
+            self._sweep_some(iter(self.all()))
+
+    def _sweep_some(self, left: Iterator[Session]) -> None:
+        """What fails in one session ends that one."""
+        now, last = self._clock(), None
+        for session in islice(left, SLICE):
+            last, mux = session, session.mux
+            if now < mux.rest_until and not mux.exchanges:
+                continue
             try:
-                session.mux.sweep(now)
+                mux.sweep(now)
                 self._review(session, now)
             except Exception as error:
                 self._give_up(session, error)
+        if last is not None:
+            asyncio.get_running_loop().call_soon(self._sweep_some, left)
 
     def _review(self, session: Session, now: float) -> None:
         """Agents come by a certificate, and stay only as long as it, and their cluster, are accepted."""
@@ -136,8 +161,14 @@ class Sessions:
             session.mux.shared.message(refused.encode())
             session.mux.close(refused.message)
             self.remove(session)
-        elif bundle := session.standing.news():
+            return
+        if bundle := session.standing.news():
             session.mux.shared.message(encode_message("trust", bundle=bundle))
+        mux = session.mux
+        if mux.suspect and any(one.available for one in self._by_cluster.get(session.info.cluster, ())):
+            mux.give_up_reads()
+        if (session.leaving or mux.stale) and not mux.exchanges:
+            mux.close("handed over")
 
     def _give_up(self, session: Session, error: Exception) -> None:
         cluster, agent = session.info.cluster, session.info.agent
@@ -148,11 +179,18 @@ class Sessions:
             log.error("internal error at the end of a session", cluster=cluster, agent=agent, exc_info=another)
         self.remove(session)
 
-    def drain(self) -> None:
-        """Take no new exchanges; agents are told, so that they attach elsewhere."""
-        self.draining = True
-        for session in self.all():
-            session.mux.shared.message(encode_message("drain", last=session.mux.highest))
+    def drain(self, clusters: Collection[str] | None = None, address: str = "") -> None:
+        """Hand sessions over: those of some clusters, or all, and then no new exchanges are taken at all. Agents are
+        told to attach elsewhere (at `address`, where it is known); a session ends when what is under way in it has.
+        """
+        self.draining = self.draining or clusters is None
+        for session in self.all() if clusters is None else [one for name in clusters for one in self.of(name)]:
+            session.drain(address)
+
+    def close_of(self, cluster: str, reason: str) -> None:
+        """End the sessions of a cluster now."""
+        for session in self.of(cluster):
+            session.mux.close(reason)
 
     def close(self, reason: str) -> None:
         """End every session now."""

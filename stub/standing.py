@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from cryptography import x509
@@ -57,12 +57,15 @@ class Standing:
         known: AgentCertificate,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        keeping: Callable[[], Callable[[], Awaitable[None]]] | None = None,
     ) -> None:
+        """`keeping`: see `stub.attachment.Attachment`."""
         self.known = known
         self.due = clock() + REVIEW
         self._authority = authority
         self._clock = clock
         self._wall = wall
+        self._keeping = keeping
         self._trust = authority.trust
         self._renewals: deque[float] = deque(maxlen=RENEWALS)
 
@@ -101,7 +104,10 @@ class Standing:
         try:
             if (why := self.refuses()) is not None:
                 raise why
+            kept = self._keeping() if self._keeping is not None else None
             granted = self._authority.renew(self.known, csr)
+            if kept is not None:
+                await _awaited(kept)
             self.known = self._authority.certificate(leaf(granted.certificate))
         except Refused as refused:
             raise CallFailed(refused.reason, refused.message) from refused
@@ -111,6 +117,14 @@ class Standing:
         if len(self._renewals) == RENEWALS and now - self._renewals[0] < PER:
             raise CallFailed("overloaded", f"no more than {RENEWALS} renewals in {PER:g} s")
         self._renewals.append(now)
+
+
+async def _awaited(kept: Callable[[], Awaitable[None]]) -> None:
+    """Every replica is to know a certificate before its agent does."""
+    try:
+        await kept()
+    except Exception as error:
+        raise CallFailed("unavailable", "the certificate cannot be kept for all replicas: try again") from error
 
 
 def renewal_methods(standing: Standing) -> Mapping[str, Method]:

@@ -1,14 +1,18 @@
-"""The agents' door before any hello: TLS, the WebSocket, how many may stand in it, and how it closes."""
+"""The agents' door before any hello: TLS, the WebSocket, who may stand in it, and how it closes."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import gc
+import socket
 from pathlib import Path
 
 import pytest
 
 from agent.access import verifying_context
 from stub import door
+from stub.attaching import Attaching
 from tests.agent.pki import Authority
 from tests.support.attached import HOST, Stub, attach_raw, eventually, insecure, nothing_left
 
@@ -45,21 +49,98 @@ async def test_handshakes_that_fail_use_no_place_up(stub: Stub, monkeypatch: pyt
         assert len(stub.sessions.all()) == 1
 
 
-async def test_greetings_are_bounded_and_their_places_come_back(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def silent(stub: Stub) -> socket.socket:
+    """A stranger whose TLS never begins."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (HOST, stub.port))
+    return sock
+
+
+async def test_who_finds_the_door_full_waits_and_comes_in_when_a_place_is_free(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(door, "MAX_GREETING", 3)
     waiting = [await stub.dial() for _ in range(3)]
     for link in waiting:
         await link.challenge()
-    async with await stub.dial() as turned_away:
-        await turned_away.ended(0.3)
+    fourth = asyncio.create_task(attach_raw(stub))
+    await asyncio.sleep(0.15)
+    assert stub.door.standing == 3
+    assert not stub.sessions.all()
     for link in waiting:
         async with link:
             await link.ended()  # no hello came in time
-    taken = [await attach_raw(stub) for _ in range(6)]
+    link, _ = await fourth
+    taken = [link, *[(await attach_raw(stub))[0] for _ in range(5)]]
     assert len(stub.sessions.all()) == 6  # a link does not stand in the door
-    for link, _ in taken:
+    assert stub.door.standing == 0
+    for link in taken:
         async with link:
             pass
+
+
+async def test_who_stands_longest_makes_room_for_others(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "MAX_GREETING", 3)
+    monkeypatch.setattr(door, "GRACE", 0.1)
+    async with nothing_left():
+        strangers = [await silent(stub) for _ in range(12)]
+        async with asyncio.timeout(2):
+            link, _ = await attach_raw(stub)
+        async with link:
+            assert len(stub.sessions.all()) == 1
+            assert stub.door.standing <= 3
+        for sock in strangers:
+            sock.close()
+
+
+async def test_one_who_greets_makes_room_too(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "MAX_GREETING", 1)
+    monkeypatch.setattr(door, "GRACE", 0.1)
+    async with await stub.dial() as idle:
+        await idle.challenge()
+        link, _ = await attach_raw(stub)
+        async with link:
+            await idle.ended(0.1)
+
+
+async def test_handshakes_begin_one_by_one(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "PAUSE", 0.05)
+    async with nothing_left():
+        strangers = [await silent(stub) for _ in range(20)]
+        await asyncio.sleep(0.12)
+        assert 1 <= stub.door.standing <= 4
+        for sock in strangers:
+            sock.close()
+        await eventually(lambda: not stub.door.standing)
+
+
+async def test_a_handshake_that_does_not_get_on_ends(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "HANDSHAKE", 0.1)
+    async with nothing_left():
+        sock = await silent(stub)
+        await eventually(lambda: stub.door.standing)
+        await eventually(lambda: not stub.door.standing)
+        sock.close()
+
+
+async def test_without_descriptors_it_waits_says_so_once_and_goes_on(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(door.log, "error", lambda event, **_: told.append(event))
+    real, short = socket.socket.accept, [3]
+
+    def accept(sock: socket.socket) -> object:
+        if short[0]:
+            short[0] -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(sock)
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    link, _ = await attach_raw(stub)
+    async with link:
+        assert told == ["agents cannot be let in"]
 
 
 async def test_another_path_is_a_404_and_no_subprotocol_a_400(stub: Stub) -> None:
@@ -106,3 +187,14 @@ async def test_links_that_end_leave_nothing(stub: Stub) -> None:
             async with link:
                 pass
         await eventually(lambda: not stub.sessions.all())
+
+
+async def test_a_link_keeps_nothing_of_its_greeting(stub: Stub) -> None:
+    """It may live for months, with thousands of others."""
+    link, _ = await attach_raw(stub)
+    async with link:
+        (connection,) = stub.setting.links
+        gc.collect()
+        held = gc.get_objects()
+        assert not [one for one in held if isinstance(one, Attaching | door.Standing)]
+        assert connection.transport is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,8 +15,12 @@ from stub.standing import Standing
 from tests.support.agentauthority import Book
 from tests.support.attached import Asked, eventually, get
 from tunnel.calls import Calls
+from tunnel.drain import Drain
 from tunnel.errors import ExchangeReset, Hop, ProtocolError, Reason
+from tunnel.frames import CONTROL, FrameReader
 from tunnel.limits import KIB, LinkLimits, Timing
+from tunnel.messages import parse_message
+from tunnel.ports import RequestBlock
 from tunnel.stubmux import StubMux
 
 BOOK = Book()
@@ -64,7 +69,7 @@ def changes() -> list[str]:
 
 @pytest.fixture
 def sessions(changes: list[str]) -> Sessions:
-    return Sessions(clock=Time(), interval=1.0, on_change=changes.append)
+    return Sessions(clock=Time(), interval=1.0, on_change=changes.append, uniform=lambda: 0.0)
 
 
 def test_without_an_agent_nothing_is_opened(sessions: Sessions) -> None:
@@ -187,6 +192,82 @@ def test_a_server_that_drains_opens_nothing(sessions: Sessions) -> None:
             sessions.open(cluster, get(), Asked())
 
 
+def test_some_clusters_are_handed_over_and_the_others_go_on(sessions: Sessions) -> None:
+    a, other, b = make(sessions, "a"), make(sessions, "c"), make(sessions, "b", "beta")
+    under_way = Asked()
+    sessions.open("alpha", get(), under_way)
+    sessions.drain(["alpha", "nowhere"], "https://stub-2:8444")
+    sessions.drain(["alpha"], "https://stub-3:8444")  # said once
+    for session, highest in ((a, 1), (other, 0)):
+        told = [one for one in FrameReader(64 * KIB).feed(b"".join(session.mux.shared.take())) if one.type == CONTROL]
+        assert [Drain.parse(parse_message(one.payload, KIB)) for one in told] == [Drain(highest, "https://stub-2:8444")]
+    with pytest.raises(Draining, match="another replica takes"):
+        sessions.open("alpha", get(), Asked())
+    assert chosen(sessions, "beta") == "b"
+    assert not b.draining
+    assert sessions.state("alpha").ready == 0
+    assert under_way.reset is None
+    assert chosen_after_attach(sessions) == "d"  # it came back, before the old one was through
+
+
+def chosen_after_attach(sessions: Sessions) -> str:
+    make(sessions, "d")
+    return chosen(sessions)
+
+
+def test_what_is_handed_over_ends_when_nothing_is_under_way_any_more(sessions: Sessions) -> None:
+    idle, busy, stale = make(sessions, "a", "beta"), make(sessions, "b"), make(sessions, "c", "gamma")
+    asked = Asked()
+    sessions.open("alpha", get(), asked)
+    sessions.drain(["alpha", "beta"])
+    stale.mux.stale = True
+    sweep(sessions)
+    assert [idle.mux.closed_reason, busy.mux.closed_reason] == ["handed over", None]
+    assert stale.mux.closed_reason == "handed over"
+    busy.mux.closed(next(iter(busy.mux.exchanges.values())))
+    sweep(sessions)
+    assert busy.mux.closed_reason == "handed over"
+    assert asked.reset is None
+
+
+def sweep(sessions: Sessions) -> None:
+    """As its timer does."""
+    for session in sessions.all():
+        session.mux.rest_until = 0.0
+        sessions._review(session, sessions._clock())
+
+
+def test_the_sessions_of_one_cluster_are_ended(sessions: Sessions) -> None:
+    a, b = make(sessions, "a"), make(sessions, "b", "beta")
+    sessions.close_of("alpha", "its holding is over")
+    sessions.close_of("nowhere", "")
+    assert [a.mux.closed_reason, b.mux.closed_reason] == ["its holding is over", None]
+
+
+def test_who_waits_for_an_agent_hears_of_it(sessions: Sessions) -> None:
+    heard: list[str] = []
+    end = sessions.subscribe(heard.append)
+    sessions.subscribe(heard.append)
+    sessions.remove(make(sessions, "a"))
+    end()
+    end()
+    make(sessions, "b", "beta")
+    assert heard == ["alpha", "alpha", "beta"]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_reads_leave_a_silent_agent_where_there_is_another(sessions: Sessions, others: int) -> None:
+    a = make(sessions, "a")
+    for _ in range(others):
+        make(sessions, "b", exchanges=5)
+    asked = Asked()
+    a.open(RequestBlock(b"GET", b"/", [], repeatable=True), asked)
+    a.mux.suspect, a.mux._late = True, 1
+    a.mux._unacknowledged.clear()
+    sweep(sessions)
+    assert (asked.reset is not None) is bool(others)
+
+
 def test_a_session_that_has_ended_takes_nothing(sessions: Sessions) -> None:
     a = make(sessions, "a")
     lost = Asked()
@@ -213,6 +294,32 @@ def test_who_comes_and_goes_is_told_once(sessions: Sessions, changes: list[str])
 
 
 # --- the sweep
+
+
+def counted(sweep: Callable[[float], None], name: str, seen: list[str]) -> Callable[[float], None]:
+    """Tells whose it is, each time."""
+
+    def told(now: float) -> None:
+        seen.append(name)
+        sweep(now)
+
+    return told
+
+
+async def test_sessions_at_rest_are_looked_at_rarely_and_busy_ones_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = Sessions(clock=asyncio.get_running_loop().time, interval=0.01)
+    idle, busy = make(sessions, "a", "beta"), make(sessions, "b")
+    seen: list[str] = []
+    for session in (idle, busy):
+        mux = session.mux
+        monkeypatch.setattr(mux, "_liveness", {})
+        monkeypatch.setattr(mux, "_beat", 0.0)
+        monkeypatch.setattr(mux, "sweep", counted(mux.sweep, session.info.agent, seen))
+    sessions.open("alpha", get(), Asked())
+    sessions.start()
+    await eventually(lambda: seen.count("b") > 5)
+    sessions.close("the test is over")
+    assert seen.count("a") == 1
 
 
 def broken(*_: object) -> None:
@@ -242,3 +349,34 @@ async def test_a_bug_in_one_session_ends_that_one_and_no_others_sweep(
     seen = len(swept)
     await asyncio.sleep(0.03)
     assert len(swept) == seen
+
+
+async def test_after_a_standstill_what_has_come_is_heard_before_anybody_is_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    sessions = Sessions(clock=lambda: now[0], interval=0.25)
+    session = make(sessions, "a")
+    swept: list[float] = []
+    monkeypatch.setattr(session.mux, "sweep", swept.append)
+    for moment in (0.25, 40.0, 40.25):
+        now[0] = moment
+        session.mux.rest_until = 0.0
+        sessions._sweep()
+        await asyncio.sleep(0)
+    sessions.close("the test is over")
+    assert swept == [0.25, 40.25]
+
+
+async def test_many_sessions_are_swept_in_several_turns_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stub.sessions.SLICE", 2)
+    sessions = Sessions(clock=lambda: 0.0, interval=10.0)
+    swept: list[str] = []
+    for name in "abcde":
+        session = make(sessions, name)
+        monkeypatch.setattr(session.mux, "sweep", lambda _now, name=name: swept.append(name))
+        session.mux.rest_until = -1.0
+    sessions._sweep()
+    assert swept == ["a", "b"]
+    await eventually(lambda: swept == ["a", "b", "c", "d", "e"])
+    sessions.close("the test is over")

@@ -23,7 +23,7 @@ from agent.links import LinkPoolLimits
 from agent.membership import Membership
 from agent.settings import JoinToken
 from agent.trust import Trust
-from stub.attaching import Attachment
+from stub.attachment import Attachment
 from stub.door import AgentsDoor
 from stub.sessions import Sessions
 from tests.agent.pki import Authority
@@ -40,7 +40,9 @@ from tunnel.limits import KIB, LinkLimits, Timing
 from tunnel.messages import Message, parse_message
 from tunnel.ports import AgentExchange, Headers, RequestBlock, RequestSink, ResponseBlock
 
-QUICK = Timing(hello=0.4, ping_after=0.2, dead_after=1.0, ack_deadline=0.2, progress=1.0, flush=1.0, sweep=0.02)
+QUICK = Timing(
+    hello=0.4, ping_after=0.2, dead_after=1.0, ack_deadline=0.2, progress=1.0, flush=1.0, sweep=0.02, rest=0.02
+)
 """The protocol's times, shortened for tests."""
 UID = "uid-of-alpha"
 HOST = "127.0.0.1"
@@ -364,9 +366,10 @@ class Real:
             "timing": QUICK, "stable": 0.0, "patience": 2.0, "limits": LinkLimits(),
             "links": LinkPoolLimits(warm=1, tidy=0.1, pause=0.05),
         }  # fmt: skip
+        names = setting.pop("link_names", ())
         values |= setting
         who = values["cluster"], values["cluster_id"]
-        allowed = Allowed(tuple(Address.parse(server) for server in servers))
+        allowed = Allowed(tuple(Address.parse(server) for server in servers), names)
         self.trust = Trust(stub.ca, state)
         self.dialler = Dialler(DialSettings(allowed, timeout=1.0), self.trust.context(None))
         batch = Batch(asyncio.get_running_loop().call_soon)

@@ -1,0 +1,1 @@
+"""Between replicas: exchanges, and agents' links, of a cluster that another replica holds."""
