@@ -20,10 +20,16 @@ PATIENCE: Final = 10.0
 MOST: Final = 4 * 1024 * 1024
 JSON: Final = "application/json"
 MERGE: Final = "application/merge-patch+json"
+APPLY: Final = "application/apply-patch+yaml"
+"""Server-side apply; JSON is YAML. Paths of such questions name a fieldManager."""
 
 
 class HubUnavailable(Exception):
     """The hub cannot be reached, or does not do what it was asked; the text says which, and holds no secret."""
+
+
+class HubUnreachable(HubUnavailable):
+    """There was no connection to it, so it was not asked at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,18 @@ class HubObjects:
                 )
                 assert isinstance(response, aiohttp.ClientResponse)
                 async with response:
-                    return Answer(response.status, _object(await _read(response)))
+                    body_read = await _read(response)
+                    return Answer(response.status, _object(body_read) if response.ok else _status(body_read))
+        except HubUnavailable:
+            raise
         except TimeoutError:
             raise HubUnavailable("the hub does not answer") from None
+        except aiohttp.ClientConnectorError as error:
+            raise HubUnreachable(f"the hub cannot be reached ({type(error).__name__})") from None
         except (aiohttp.ClientError, OSError) as error:
             raise HubUnavailable(f"the hub cannot be reached ({type(error).__name__})") from None
+        except Exception as error:  # the library's: of a credential that is just written anew, for one
+            raise HubUnavailable(f"the hub cannot be asked ({type(error).__name__})") from None
 
     async def get(self, path: str) -> Mapping[str, Any] | None:
         """An object, or None where there is none. Raises HubUnavailable."""
@@ -100,6 +113,14 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > MOST:
             raise HubUnavailable("the hub's answer is too long")
     return bytes(body)
+
+
+def _status(body: bytes) -> Mapping[str, Any]:
+    """Of a refusal: an API that is not there is said in plain text."""
+    try:
+        return _object(body)
+    except HubUnavailable:
+        return {}
 
 
 def _object(body: bytes) -> Mapping[str, Any]:

@@ -23,6 +23,9 @@ class HubSettings:
     """Its Grant objects (charts/crds) count, beside the grants file and the server's own."""
     access_review: bool = False
     """Its RBAC on managedclusters/proxy lets users in, too."""
+    clusters: bool = False
+    """Its ManagedClusters and the registry are kept alike, and each cluster has a heartbeat Lease there; the server
+    needs charts/server-hub-clusters-rbac.yaml."""
 
     @property
     def wanted(self) -> bool:

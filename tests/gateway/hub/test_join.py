@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -14,13 +15,17 @@ import pytest
 from kubernetes_asyncio import client
 
 from gateway.hub.autojoin import Installer
-from gateway.hub.clusters import EVENTS, JOIN, PATH, told
-from gateway.hub.join import AGAIN, HubJoin
+from gateway.hub.clusters import EVENTS, JOIN, PATH, Declared, declared
+from gateway.hub.informer import Informer
+from gateway.hub.join import AGAIN
+from gateway.hub.managedclusters import Clocks, ManagedClusters
+from gateway.hub.managedstatus import Told
 from gateway.hub.objects import JSON, Answer, HubObjects, HubUnavailable
 from gateway.hub.settings import AutoJoinSettings
 from gateway.joining.install import JoinFailed
 from gateway.joining.kubeconfig import Target
 from gateway.membership.conditions import AVAILABLE, HUB_ACCEPTED, JOINED, TRUE, Condition
+from gateway.membership.inventory import Inventory
 from gateway.membership.registry import Cluster
 from gateway.membership.stores import Stores
 from tests.gateway.joining.test_kubeconfig import SECRET, kubeconfig
@@ -82,6 +87,7 @@ class Hub(HubObjects):
         self.deleted: list[Any] = []
         self.fails: HubUnavailable | None = None
         self.status_code = 200
+        self.objects: dict[str, dict[str, Any]] = {}
 
     async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, content: str = JSON) -> Answer:
         self.asked.append(f"{method} {path}")
@@ -91,8 +97,7 @@ class Hub(HubObjects):
             self.events.append(body or {})
             return Answer(201, {})
         if path.startswith(PATH):
-            self.statuses.append(body or {})
-            return Answer(self.status_code, {})
+            return self._managed(path.split("/")[-2] if method == "PUT" else path.split("/")[-1], body)
         if path != SECRET_PATH or self.secret is None:
             return Answer(404, {})
         if method == "DELETE":
@@ -103,6 +108,14 @@ class Hub(HubObjects):
             self.secret = None
             return Answer(200, {})
         return Answer(200, self.secret)
+
+    def _managed(self, name: str, body: Mapping[str, Any] | None) -> Answer:
+        if body is None:
+            return Answer(200, self.objects[name])
+        self.statuses.append(body)
+        if self.status_code == 200:
+            self.objects[name] = dict(body)
+        return Answer(self.status_code, {})
 
 
 def secret(data: bytes | None, version: str = "7") -> dict[str, Any]:
@@ -121,15 +134,25 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.stores = Stores.open(directory / "kulvert.db")
         self.hub, self.cluster = Hub(), Managed()
+        self.leading = True
         self.now = 1_800_000_000.0
         wall = lambda: self.now  # noqa: E731 -- an attribute would be bound too early
         installer = Installer(SETTINGS, self.stores, lambda: "PEM", wall, "1.2.3", self.cluster.connect, look=0.01)
-        self.join = HubJoin(SETTINGS.namespaces, installer, self.stores.registry, self.hub, wall, look=0.01)
+        informer: Informer[Declared] = Informer.__new__(Informer)
+        self.items: dict[str, Declared] = {}
+        informer.items = self.items
+        clocks, leads = Clocks(wall, wall), lambda: self.leading
+        informer.synced = asyncio.Event()
+        managed = ManagedClusters(self.hub, informer, self.stores, clocks, leads, False, installer, SETTINGS.namespaces)
+        assert managed._join is not None
+        self.join, self.statuses = managed._join, managed._statuses
         self.declare(managed_cluster())
         self.becomes_available = True
 
     def declare(self, *objects: dict[str, Any]) -> None:
-        self.join.changed({one["metadata"]["name"]: one for one in objects})
+        self.hub.objects = {one["metadata"]["name"]: one for one in objects}
+        self.items.clear()
+        self.items.update({name: declared(one) for name, one in self.hub.objects.items()})
 
     async def look(self, later: float = 0.0) -> None:
         self.now += later
@@ -138,6 +161,14 @@ class World:
             self.available()
         self.join.look()
         await self.join.settled()
+        await self.tell()
+
+    async def tell(self) -> None:
+        """The informer hears of it as well."""
+        for name in self.hub.objects:
+            self.statuses.ask(name)
+        await self.statuses.paced.work_off()
+        self.declare(*self.hub.objects.values())
 
     def available(self) -> None:
         for kind in (HUB_ACCEPTED, JOINED, AVAILABLE):
@@ -165,6 +196,7 @@ async def test_a_declared_cluster_is_installed_accepted_and_its_kubeconfig_goes(
     assert "kulvert/kulvert:1.2.3" in json.dumps(world.cluster.bodies)
     assert "https://kulvert.example.com:8444" in json.dumps(world.cluster.bodies)
     assert world.hub.deleted == [{"uid": "u", "resourceVersion": "7"}]
+    await world.look(later=6)
     assert [world.conditions[kind][0] for kind in TYPES] == ["True"] * 3
     assert not world.hub.events
     (token,) = world.stores.tokens.list()
@@ -312,15 +344,33 @@ async def test_a_cluster_that_has_joined_needs_no_secret(world: World) -> None:
 
 async def test_its_conditions_follow_and_are_written_only_where_they_differ(world: World) -> None:
     await world.look()
-    world.declare(dict(world.hub.statuses[-1]))
     count = len(world.hub.statuses)
+    await world.look(later=6)
     await world.look(later=6)
     assert len(world.hub.statuses) == count
     world.stores.registry.set_conditions({"edge": [Condition(AVAILABLE, "False", "NoAgent", "gone", world.now)]})
     await world.look(later=6)
     assert world.conditions[TYPES[2]] == ("False", "NoAgent", "gone")
     await world.look(later=1)
-    assert len(world.hub.statuses) == count + 1, "who else writes it is not fought all the time"
+    assert len(world.hub.statuses) == count + 1
+
+
+async def test_who_else_writes_a_status_is_not_fought_all_the_time(world: World) -> None:
+    await world.look()
+    before = len(world.hub.statuses)
+    for _ in range(600):
+        status = world.hub.objects["edge"]["status"]
+        others = [{**one, "status": "Unknown"} for one in status["conditions"]]
+        world.declare({**world.hub.objects["edge"], "status": {**status, "conditions": others}})
+        world.now += 1
+        await world.tell()
+    assert 3 <= len(world.hub.statuses) - before <= 9
+
+
+async def test_one_who_does_not_lead_joins_and_tells_nothing(world: World) -> None:
+    world.leading = False
+    await world.look()
+    assert not world.hub.asked
 
 
 @pytest.mark.parametrize("code", [403, 409, 500])
@@ -341,21 +391,31 @@ async def test_a_hub_that_is_away_is_no_end(world: World) -> None:
 def test_conditions_of_others_stay_and_a_transitions_time_too() -> None:
     others = {"type": "Other", "status": "True", "reason": "X", "message": "", "lastTransitionTime": "then"}
     mine = {"type": TYPES[0], "status": "True", "reason": "Old", "message": "", "lastTransitionTime": "then"}
-    document = managed_cluster() | {"status": {"conditions": [others, mine], "version": {"kubernetes": "v1"}}}
-    cluster = Cluster("edge", UID, conditions=(Condition(HUB_ACCEPTED, TRUE, "Accepted"),))
-    after = told(document, cluster, "", 5.0)
+    claims = [{"name": "other", "value": "x"}, {"name": "id.k8s.io", "value": "old"}]
+    status = {"conditions": [others, mine], "capacity": {"gpu": "2", "cpu": "1"}, "clusterClaims": claims}
+    inventory = Inventory("v1.36.0", "aws", 3, 3, (("cpu", "12"),), ())
+    cluster = Cluster("edge", UID, conditions=(Condition(HUB_ACCEPTED, TRUE, "Accepted"),), inventory=inventory)
+    after = Told.of(True, cluster).merged(managed_cluster() | {"status": status}, 5.0)
     assert after is not None
     first, second, *_ = after["status"]["conditions"]
     assert first == others
     assert (second["reason"], second["lastTransitionTime"]) == ("Accepted", "then")
-    assert after["status"]["version"] == {"kubernetes": "v1"}
+    assert after["status"]["version"] == {"kubernetes": "v1.36.0"}
+    assert after["status"]["capacity"] == {"gpu": "2", "cpu": "12"}
+    assert {one["name"]: one["value"] for one in after["status"]["clusterClaims"]} == {
+        "other": "x",
+        "id.k8s.io": UID,
+        "kubeversion.open-cluster-management.io": "v1.36.0",
+        "platform.open-cluster-management.io": "AWS",
+    }
+    assert Told.of(True, cluster).merged(after, 6.0) is None
 
 
-@pytest.mark.parametrize("status", [None, [], {"conditions": None}, {"conditions": ["x", None]}])
+@pytest.mark.parametrize("status", [None, [], {"conditions": None}, {"conditions": ["x", None], "clusterClaims": [3]}])
 def test_a_status_of_an_odd_shape_is_replaced(status: Any) -> None:
-    after = told(managed_cluster() | {"status": status}, None, "", 5.0)
+    after = Told.of(True, None).merged(managed_cluster() | {"status": status}, 5.0)
     assert after is not None
-    assert [one["type"] for one in after["status"]["conditions"]] == list(TYPES)
+    assert [one["type"] for one in after["status"]["conditions"]] == sorted(TYPES)
 
 
 def test_settings_that_cannot_work_are_named() -> None:

@@ -1,0 +1,58 @@
+"""How long what reads the hub waits: for answers, and before it asks again."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class InformerTiming:
+    """Seconds. A watch is asked for `watch` of them, and given up `slack` later: where everything is dropped without a
+    word, nothing else tells that the hub has fallen silent, and a grant that was taken away ends its streams in 30.
+    """
+
+    watch: float = 15.0
+    slack: float = 3.0
+    answer: float = 5.0
+    """Until the head of an answer to a watch, which a hub sends at once."""
+    page: float = 30.0
+    """For one page of a list."""
+    whole_list: float = 300.0
+    least: float = 0.5
+    """The first pause after a failure; the least between two watches."""
+    most: float = 30.0
+    """The longest pause that grows out of failures."""
+    longest: float = 120.0
+    """The longest pause that the hub may ask for (Retry-After)."""
+    check: float = 600.0
+    """Between two comparisons with the hub, more or less a quarter."""
+
+
+class Backoff:
+    """Pauses that double from `least` to `most`, spread over their second half."""
+
+    def __init__(self, least: float, most: float, randomness: Callable[[], float]) -> None:
+        self._least = least
+        self._most = most
+        self._randomness = randomness
+        self._delay = 0.0
+        self.failures = 0
+        """In a row."""
+
+    def next(self) -> float:
+        """Seconds to wait after one more failure."""
+        self.failures += 1
+        self._delay = min(max(2 * self._delay, self._least), self._most)
+        return self._delay * (0.5 + self._randomness() / 2)
+
+    def reset(self) -> None:
+        """It went well."""
+        self._delay, self.failures = 0.0, 0
+
+
+def jitter() -> Callable[[], float]:
+    """A source of numbers between 0 and 1 that spread retries; nobody gains by guessing them."""
+    return random.Random(os.urandom(8)).random  # noqa: S311
