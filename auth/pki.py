@@ -66,20 +66,24 @@ class CertificateAuthority:
         if (pem := read_private(path)) is None:
             create_private(path, cls.create(name, now).to_pem())
             pem = read_private(path) or b""  # another process may have been first: what counts is the file
-        authority = cls._from_pem(path, pem)
+        try:
+            authority = cls.read(pem)
+        except ValueError as error:
+            raise StateFileError(f"{path} {error}") from None
         if authority.certificate.not_valid_after_utc.timestamp() <= now:
             raise StateFileError(f"the authority in {path} has expired: move the file away to make a new one")
         return authority
 
     @classmethod
-    def _from_pem(cls, path: Path, pem: bytes) -> CertificateAuthority:
+    def read(cls, pem: bytes) -> CertificateAuthority:
+        """What `to_pem` wrote. :raises ValueError: it is something else."""
         try:
             certificate = x509.load_pem_x509_certificate(pem)
             key = serialization.load_pem_private_key(pem, password=None)
-        except ValueError:
-            raise StateFileError(f"{path} does not hold a certificate and a private key") from None
+        except (ValueError, TypeError):
+            raise ValueError("does not hold a certificate and a private key") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            raise StateFileError(f"the certificate and the key in {path} do not belong together")
+            raise ValueError("holds a certificate and a key that do not belong together")
         return cls(certificate, key)
 
     def to_pem(self) -> bytes:

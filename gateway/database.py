@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from auth.watched import Watched
 
@@ -38,6 +39,62 @@ class Store(Protocol):
         ...
 
 
+@runtime_checkable
+class PartialStore(Protocol):
+    """A `Store` that can read what belongs to some names alone, since it is large."""
+
+    def read_part(self, database: sqlite3.Connection, names: frozenset[str]) -> Any:
+        """All of these."""
+        ...
+
+    def take_part(self, names: frozenset[str], content: Any) -> None:
+        """What `read_part` gave counts from now on, of these names."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Up to `position`, in each of these stores, something of these names."""
+
+    position: int
+    names: Mapping[str, frozenset[str]]
+
+
+class Journal(Protocol):
+    """Knows what was written to the file, by whomever: then a poll reads that alone."""
+
+    def position(self, database: sqlite3.Connection) -> int:
+        """A number that rises with each write."""
+        ...
+
+    def since(self, database: sqlite3.Connection, position: int) -> Changed | None:
+        """What was changed after that; None where it cannot say, and all has to be read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What is to be taken: all of a store, or the part of some names."""
+
+    store: Store
+    content: Any
+    names: frozenset[str] | None = None
+
+    def take(self) -> None:
+        if self.names is not None and isinstance(self.store, PartialStore):
+            self.store.take_part(self.names, self.content)
+        else:
+            self.store.take(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a poll has read, and up to where of the journal."""
+
+    position: int
+    contents: list[_Read]
+
+
 class Database:
     """One file that its owner alone can read."""
 
@@ -50,6 +107,9 @@ class Database:
         _make_private(path)
         self._connection = sqlite3.connect(path, isolation_level=None)
         self._stores: list[Store] = []
+        self._journal: Journal | None = None
+        self._position = 0
+        self._written: list[Callable[[], None]] = []
         try:
             _prepare(self._connection, patience)
             with refusing():
@@ -74,6 +134,25 @@ class Database:
             store.take(store.read(self._connection))
         self._stores.append(store)
 
+    def follow(self, journal: Journal) -> None:
+        """From now on a poll reads what this one says was changed. All stores are open, and it knows of all.
+
+        :raises RegistryError: the file cannot be read just now.
+        """
+        with self.reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                self._position = journal.position(connection)
+                for store in self._stores:
+                    store.take(store.read(connection))
+            finally:
+                connection.execute("COMMIT")
+        self._journal = journal
+
+    def on_write(self, written: Callable[[], None]) -> None:
+        """Calls back after each of our own writes: whoever brings it elsewhere need not look for it."""
+        self._written.append(written)
+
     @contextmanager
     def writing(self, taken: str = "") -> Iterator[sqlite3.Connection]:
         """A transaction: all of it counts, or nothing. `taken` is what to say of a key that is there already.
@@ -83,6 +162,8 @@ class Database:
         with refusing(taken), self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
+        for written in self._written:
+            written()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -101,16 +182,28 @@ class Database:
     def _version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
-    def _read(self) -> list[tuple[Store, Any]]:
+    def _read(self) -> _Look:
         """Of one moment, whatever others write meanwhile."""
         with self._connection as connection:
             connection.execute("BEGIN")
-            return [(store, store.read(connection)) for store in self._stores]
+            journal, position = self._journal, self._position
+            changed = journal.since(connection, position) if journal is not None else None
+            if journal is not None:
+                position = changed.position if changed is not None else journal.position(connection)
+            stores = [store for store in self._stores if changed is None or store.name in changed.names]
+            return _Look(position, [self._read_one(connection, store, changed) for store in stores])
 
-    def _take(self, contents: list[tuple[Store, Any]]) -> None:
+    def _read_one(self, connection: sqlite3.Connection, store: Store, changed: Changed | None) -> _Read:
+        if changed is None or not isinstance(store, PartialStore):
+            return _Read(store, store.read(connection))
+        names = changed.names[store.name]
+        return _Read(store, store.read_part(connection, names), names)
+
+    def _take(self, look: _Look) -> None:
         """The registry, which is opened first, comes last: whom it tells of a cluster has all of the same moment."""
-        for store, content in reversed(contents):
-            store.take(content)
+        for content in reversed(look.contents):
+            content.take()
+        self._position = look.position
 
 
 @contextmanager
@@ -127,9 +220,11 @@ def refusing(taken: str = "") -> Iterator[None]:
 def _make_private(path: Path) -> None:
     """SQLite gives its -wal and -shm files the mode of the database, so this one mode covers all three."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-    os.close(descriptor)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    # One that is there must not be opened: closing any descriptor of a file gives up all of the process's locks on it,
+    # those of its other connections too, and then another process's last close takes their -wal away from them.
+    mode = path.stat().st_mode
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise RegistryError(f"{path} is open to others than its owner: chmod 600 it")
 

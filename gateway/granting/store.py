@@ -174,7 +174,7 @@ class GrantStore:
         found: dict[str, StoredGrant] = {}
         for row in database.execute("SELECT * FROM stored_grant"):
             known = self._rows.get(row[0])
-            found[row[0]] = known if known is not None and known.version == row[1] else _read(row)
+            found[row[0]] = known if known is not None and _is_same(known, row) else _read(row)
         return found
 
     def take(self, content: dict[str, StoredGrant]) -> None:
@@ -229,6 +229,11 @@ def _spec(grant: Grant) -> str:
     if len(spec.encode()) > MOST_BYTES:
         raise RegistryError(f"grant {grant.name!r} has more than {MOST_BYTES} bytes: use groups and patterns")
     return spec
+
+
+def _is_same(known: StoredGrant, row: Row) -> bool:
+    """Two replicas may give a version to two changes of a grant, of which one is given up: then it is another's."""
+    return (known.version, known.updated_by, known.updated) == (row[1], row[7], row[8])
 
 
 def _read(row: Row) -> StoredGrant:

@@ -89,6 +89,8 @@ def _refused(asked: Asked) -> Verdict | None:
         return _denied("the join token has been used up: make a new one", "token")
     if cluster is not None and cluster.phase:
         return _denied(f"cluster {asked.name!r} is being removed", "cluster", RETRY)
+    if cluster is not None and cluster.denied:
+        return _denied(f"the hub does not accept cluster {asked.name!r} (hubAcceptsClient)", "cluster", RETRY)
     if asked.choice is Choice.DENIED:
         return _denied("an administrator has denied this request", "denied")
     return None

@@ -155,6 +155,9 @@ class RegistryAuthority:
         except AgentCertificateError as error:
             raise Refused("certificate", str(error)) from error
         kept = self._stores.certificates.get(shown.serial)
+        if kept is None:
+            self._poll()  # another process of this server may have issued it since the last poll
+            kept = self._stores.certificates.get(shown.serial)
         if kept is None or not kept.counts(now) or (kept.cluster, kept.cluster_id) != (shown.cluster, shown.cluster_id):
             raise Refused("certificate", "the agent's certificate has been revoked")
         return AgentCertificate(shown.cluster, shown.cluster_id, shown.serial, shown.expires, shown.key)
@@ -169,6 +172,8 @@ class RegistryAuthority:
             return "the agent's certificate has been revoked, or has expired"
         if cluster.uid != known.cluster_id:
             return f"the name {known.cluster!r} is another cluster's"
+        if cluster.denied and not cluster.phase:
+            return f"the hub does not accept cluster {known.cluster!r} (hubAcceptsClient)"
         self._stores.certificates.shown(known.serial, now)
         return ""
 

@@ -12,9 +12,11 @@ import sqlite3
 from dataclasses import dataclass, replace
 
 from gateway.database import Database, RegistryError
+from gateway.membership.rows import among, listed
 
 MOST = 64
 """Certificates that count, for each cluster."""
+_ALL = "SELECT serial, cluster, cluster_id, agent, fingerprint, issued, expires, revoked, root FROM agent_certificate"
 UNUSED = 3600.0
 """Seconds that a certificate must not have been shown for, to make room."""
 
@@ -174,11 +176,23 @@ class AgentCertificates:
 
     def read(self, database: sqlite3.Connection) -> list[IssuedCertificate]:
         """See `gateway.database.Store`."""
-        query = (
-            "SELECT serial, cluster, cluster_id, agent, fingerprint, issued, expires, revoked, root"
-            " FROM agent_certificate"
-        )
-        return [IssuedCertificate(*row) for row in database.execute(query).fetchall()]
+        return [IssuedCertificate(*row) for row in database.execute(_ALL).fetchall()]
+
+    def read_part(self, database: sqlite3.Connection, names: frozenset[str]) -> list[IssuedCertificate]:
+        """See `gateway.database.PartialStore`; the names are clusters'."""
+        rows = database.execute(f"{_ALL}{among('cluster', names)}", listed(names)).fetchall()
+        return [IssuedCertificate(*row) for row in rows]
+
+    def take_part(self, names: frozenset[str], content: list[IssuedCertificate]) -> None:
+        """See `gateway.database.PartialStore`."""
+        there = {one.serial for one in content}
+        for name in names:
+            for serial in self._by_cluster.pop(name, {}):
+                del self._by_serial[serial]
+                if serial not in there:
+                    self._shown.pop(serial, None)
+        for one in content:
+            self._keep(one)
 
     def take(self, content: list[IssuedCertificate]) -> None:
         """See `gateway.database.Store`."""

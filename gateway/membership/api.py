@@ -14,7 +14,7 @@ Whoever may reach a cluster may read it; all else is for whoever manages it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,7 +27,7 @@ from gateway import status
 from gateway.database import RegistryError
 from gateway.failures import Refused
 from gateway.handover import caller_of
-from gateway.management import CLUSTERS, Attached
+from gateway.management import CLUSTERS, Attached, nothing_to_ask
 from gateway.membership import changes as membership
 from gateway.membership.cluster import Cluster, Mark
 from gateway.membership.conditions import BUILT_IN, Condition, ConditionError
@@ -51,6 +51,10 @@ class ClusterApi:
     reaches: Callable[[Identity, Cluster], Awaitable[bool]]
     manages: Callable[[Identity, str], Awaitable[bool]]
     wall: Callable[[], float]
+    reports: Callable[[str], list[Object]] = lambda _cluster: []
+    """What each attached agent of a cluster says of itself and its API server."""
+    refresh: Callable[[Collection[str]], Awaitable[None]] = nothing_to_ask
+    """Before `attached` and `reports` are asked of clusters whose agents may be elsewhere."""
 
     def routes(self) -> list[web.RouteDef]:
         """For the management application."""
@@ -79,6 +83,7 @@ class ClusterApi:
             raise Refused(status.FORBIDDEN, f"no grant lets you see cluster {name!r}")
         if cluster is None:
             raise Refused(status.CLUSTER_NOT_FOUND, name)
+        await self.refresh([name])
         return _json(self.shown(cluster))
 
     def shown(self, cluster: Cluster) -> Object:
@@ -86,7 +91,7 @@ class ClusterApi:
         made = cluster_object(cluster, self.stores.removals.get(cluster.name))
         attached = self.attached(cluster.name)
         agents = {"ready": attached.ready > 0, "agents": attached.agents, "readyAgents": attached.ready}
-        made["status"] |= agents | {"message": attached.message}
+        made["status"] |= agents | {"message": attached.message, "agentReports": self.reports(cluster.name)}
         return made
 
     async def _enrolments(self, request: web.Request) -> web.Response:
@@ -159,6 +164,7 @@ class ClusterApi:
         name = request.match_info["name"]
         if not await self.manages(_identity(request), name):
             raise Refused(status.FORBIDDEN, f"you do not manage cluster {name!r}")
+        await self.refresh([name])
         return name
 
     def _known(self, name: str) -> Cluster:

@@ -29,6 +29,8 @@ def accept(stores: Stores, name: str, cluster_id: str | None, now: float, key: s
     if cluster is None:
         cluster = _registered(stores, name, mine, now)
     stores.enrolments.decide((one.key for one in chosen), Choice.ACCEPTED)
+    if cluster.denied and cluster.uid == cluster_id:
+        cluster = stores.registry.deny(name, False)
     if cluster.uid is None:
         cluster = stores.registry.pin(name, cluster_id, now)
     elif cluster.uid != cluster_id and not mine:
@@ -91,6 +93,8 @@ def _only_one(name: str, asking: Iterable[Enrolment], cluster: Cluster | None) -
         return ids[0]
     if ids:
         raise RegistryError(f"several clusters ask for the name {name!r}: choose one by --id ({', '.join(ids)})")
+    if cluster is not None and cluster.uid is not None and cluster.denied:
+        return cluster.uid
     if cluster is not None and cluster.uid is not None:
         raise RegistryError(f"cluster {name!r} is accepted already, and nobody waits")
     raise RegistryError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from gateway.database import RegistryError
 from gateway.membership.conditions import Condition
+from gateway.membership.inventory import NOTHING, Inventory
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 TERMINATING = "Terminating"
@@ -20,7 +21,9 @@ _MARK = re.compile(r"[A-Za-z0-9]([A-Za-z0-9./_-]{0,251}[A-Za-z0-9])?")
 class Cluster:
     """A managed cluster. `uid` is None until a cluster has been accepted for the name, at `accepted`. `phase` is
     TERMINATING from when its removal was asked for. Users are let through where each of its `gates` is a condition that
-    is True; its name is not free again while others' `finalizers` are there.
+    is True; its name is not free again while others' `finalizers` are there. `denied`: the hub's administrator accepts
+    it no more, so that neither its agents nor users come in, until he does again. `hub_accepted`: the uid of which the
+    hub is known to have heard that it is in, since it was let in last (`gateway.hub.registration`).
 
     :raises RegistryError: the name is no DNS-1123 label (RFC 1123, at most 63 characters).
     """
@@ -34,6 +37,9 @@ class Cluster:
     gates: tuple[str, ...] = ()
     finalizers: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    denied: bool = False
+    inventory: Inventory = NOTHING
+    hub_accepted: str = ""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

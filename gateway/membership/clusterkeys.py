@@ -20,6 +20,7 @@ from auth.clustertokens import PinnedIssuer
 from auth.oidc.jwks import BadKeySet, parse_key_set
 from gateway.database import Database
 from gateway.membership.registry import Change, Cluster
+from gateway.membership.rows import among, listed
 from stub.session import AgentInfo
 from tunnel.calls import CallFailed, Method, Params
 
@@ -32,6 +33,7 @@ PAUSE: Final = 60.0
 """Seconds between two changes of one cluster's keys: each is a write, and nobody rotates faster."""
 REPORT: Final = "cluster.report"
 
+_ALL: Final = "SELECT cluster, uid, issuer, audiences, jwks, version, first, changed FROM cluster_key"
 _log = logging.getLogger(__name__)
 
 
@@ -166,17 +168,22 @@ class ClusterKeys:
 
     def read(self, database: sqlite3.Connection) -> _Content:
         """See `gateway.database.Store`."""
-        rows = database.execute(
-            "SELECT cluster, uid, issuer, audiences, jwks, version, first, changed FROM cluster_key"
-        )
-        found = ((row[0], _of_row(row)) for row in rows)
-        return {cluster: pinned for cluster, pinned in found if pinned is not None}
+        return _pinned(database.execute(_ALL).fetchall())
 
     def take(self, content: _Content) -> None:
         """See `gateway.database.Store`."""
         before, self._pinned = self._pinned, content
         if before != content:
             self._tell()
+
+    def read_part(self, database: sqlite3.Connection, names: frozenset[str]) -> _Content:
+        """See `gateway.database.PartialStore`."""
+        return _pinned(database.execute(f"{_ALL}{among('cluster', names)}", listed(names)).fetchall())
+
+    def take_part(self, names: frozenset[str], content: _Content) -> None:
+        """See `gateway.database.PartialStore`."""
+        if any(self._pinned.get(name) != content.get(name) for name in names):
+            self.take({name: known for name, known in self._pinned.items() if name not in names} | content)
 
     def _write(self, cluster: str, before: Pinned | None, pinned: Pinned) -> None:
         report = pinned.report
@@ -215,6 +222,11 @@ def report_methods(keys: ClusterKeys, agent: AgentInfo, wall: Callable[[], float
         return {"changed": changed}
 
     return {REPORT: report}
+
+
+def _pinned(rows: Iterable[tuple[Any, ...]]) -> _Content:
+    found = ((row[0], _of_row(row)) for row in rows)
+    return {cluster: pinned for cluster, pinned in found if pinned is not None}
 
 
 def _of_row(row: tuple[Any, ...]) -> Pinned | None:

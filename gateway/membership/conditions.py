@@ -16,6 +16,7 @@ from gateway.failures import Refused
 from gateway.status import GATEWAY, Failure
 
 if TYPE_CHECKING:
+    from gateway.membership.heartbeats import Renewal
     from gateway.membership.registry import Cluster
 
 HUB_ACCEPTED: Final = "HubAccepted"
@@ -25,6 +26,8 @@ BUILT_IN: Final = (HUB_ACCEPTED, JOINED, AVAILABLE)
 TRUE: Final = "True"
 FALSE: Final = "False"
 UNKNOWN: Final = "Unknown"
+GRACE: Final = 5
+"""Times a Lease's duration after which the cluster is Unknown, as Open Cluster Management has it."""
 _TYPE: Final = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _REASON: Final = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]{0,126}[A-Za-z0-9_])?")
 _MAX_MESSAGE: Final = 1024
@@ -32,6 +35,10 @@ _MAX_MESSAGE: Final = 1024
 NOT_REGISTERED: Final = Failure(
     503, "ServiceUnavailable", GATEWAY,
     "Kulvert's gateway lets nobody into this cluster yet: {}; ask who manages the cluster",
+)  # fmt: skip
+DENIED: Final = Failure(
+    403, "Forbidden", GATEWAY,
+    "Kulvert's gateway lets nobody into cluster {}: its hub does not accept it (spec.hubAcceptsClient is false)",
 )  # fmt: skip
 REMOVING: Final = Failure(
     403, "Forbidden", GATEWAY,
@@ -86,6 +93,8 @@ class Facts:
     ready: int
     message: str = ""
     asking: tuple[str, ...] = ()
+    elsewhere: Condition | None = None
+    """Where another replica has its agents: what `availability` says by the heartbeats that reach that one."""
 
 
 def check_type(name: str) -> str:
@@ -103,6 +112,8 @@ def found(cluster: Cluster, facts: Facts, now: float) -> tuple[Condition, ...]:
 
 
 def _accepted(cluster: Cluster, facts: Facts) -> Condition:
+    if cluster.denied:
+        return Condition(HUB_ACCEPTED, FALSE, "Denied", "the hub does not accept it: spec.hubAcceptsClient is false")
     if cluster.uid is not None:
         return Condition(HUB_ACCEPTED, TRUE, "Accepted", f"cluster id {cluster.uid}")
     if facts.asking:
@@ -118,13 +129,33 @@ def _joined(cluster: Cluster, facts: Facts) -> Condition:
     return Condition(JOINED, FALSE, "NoCertificate", "no agent of this cluster has a certificate in its time")
 
 
+def availability(renewal: Renewal, before: Condition | None, now: float) -> Condition:
+    """`Available` by a heartbeat's Lease, at a time of the clock that `renewal.seen` was taken from. Who has not seen
+    it change yet (a leader that has just begun) leaves what was said before as it is, while it may still be so.
+    """
+    pulse, grace = renewal.pulse, GRACE * renewal.duration
+    if now - renewal.seen > grace:
+        return Condition(AVAILABLE, UNKNOWN, "NoHeartbeat", f"no heartbeat has come for more than {grace:g} s")
+    if not pulse.agents:
+        return Condition(AVAILABLE, FALSE, "NoAgent", "no agent is attached")
+    if not renewal.fresh:
+        return before or Condition(AVAILABLE, UNKNOWN, "NoHeartbeat", "no heartbeat has come yet")
+    return _by_count(pulse.agents, pulse.ready, pulse.message)
+
+
+def _by_count(agents: int, ready: int, message: str) -> Condition:
+    if ready:
+        return Condition(AVAILABLE, TRUE, "AgentsReady", f"{ready} of {agents} agents reach the API server")
+    return Condition(AVAILABLE, FALSE, "ApiServerNotReady", message[:_MAX_MESSAGE] or "not reported yet")
+
+
 def _available(cluster: Cluster, facts: Facts) -> Condition:
-    if facts.ready:
-        return Condition(AVAILABLE, TRUE, "AgentsReady", f"{facts.ready} of {facts.agents} agents reach the API server")
     if facts.agents:
-        return Condition(AVAILABLE, FALSE, "ApiServerNotReady", facts.message[:_MAX_MESSAGE] or "not reported yet")
+        return _by_count(facts.agents, facts.ready, facts.message)
     if cluster.uid is None:
         return Condition(AVAILABLE, UNKNOWN, "NeverJoined", "no agent has been attached")
+    if facts.elsewhere is not None:
+        return facts.elsewhere
     return Condition(AVAILABLE, FALSE, "NoAgent", "no agent is attached")
 
 
@@ -140,6 +171,8 @@ def check_registered(cluster: Cluster) -> None:
     """
     if cluster.phase:
         raise Refused(REMOVING, cluster.name)
+    if cluster.denied:
+        raise Refused(DENIED, cluster.name)
     if cluster.gates and (closed := closed_gates(cluster.gates, cluster.conditions)):
         raise Refused(NOT_REGISTERED, _told(closed, {one.type: one for one in cluster.conditions}))
 

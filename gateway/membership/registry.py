@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 from gateway.database import Database
@@ -16,6 +17,7 @@ from gateway.membership import rows as clusterrows
 from gateway.membership.cluster import MARKS, TERMINATING, Mark, checked_mark, marked, marks_of
 from gateway.membership.cluster import Cluster as Cluster
 from gateway.membership.conditions import Condition
+from gateway.membership.inventory import Inventory
 
 _log = logging.getLogger(__name__)
 
@@ -149,6 +151,33 @@ class SqliteRegistry:
             database.execute("UPDATE cluster SET phase = ? WHERE name = ?", (TERMINATING, name))
         return self._put(cluster, replace(cluster, phase=TERMINATING))
 
+    def relabel(self, name: str, labels: Iterable[tuple[str, str]]) -> Cluster:
+        """Other labels, by which grants and join tokens select it. :raises RegistryError: there is no such cluster."""
+        cluster, after = self._known(name), tuple(labels)
+        if dict(cluster.labels) == dict(after):
+            return cluster
+        with self.database.writing() as database:
+            clusterrows.put_labels(database, name, after)
+        return self._put(cluster, replace(cluster, labels=after))
+
+    def deny(self, name: str, denied: bool) -> Cluster:
+        """Neither agents nor users come in, until it is taken back. :raises RegistryError: there is no such cluster."""
+        cluster = self._known(name)
+        if cluster.denied == denied:
+            return cluster
+        with self.database.writing() as database:
+            clusterrows.put_denied(database, name, denied)
+        return self._put(cluster, replace(cluster, denied=denied, hub_accepted=""))
+
+    def hub_has_accepted(self, name: str, uid: str) -> Cluster:
+        """Remembers it, until the hub takes it back. :raises RegistryError: there is no such cluster."""
+        cluster = self._known(name)
+        if cluster.hub_accepted == uid:
+            return cluster
+        with self.database.writing() as database:
+            clusterrows.put_hub_accepted(database, name, uid)
+        return self._put(cluster, replace(cluster, hub_accepted=uid))
+
     def mark(self, name: str, kind: Mark, value: str) -> Cluster:
         """Puts a gate or finalizer on it; harmless where it is there. :raises RegistryError: it cannot be."""
         cluster = self._known(name)
@@ -172,18 +201,23 @@ class SqliteRegistry:
         self._put(cluster, marked(cluster, kind, there - {value}))
         return removed
 
-    def set_conditions(self, made: Mapping[str, Sequence[Condition]]) -> None:
-        """Conditions of several clusters at once, in one write. Names that are gone meanwhile are passed over."""
-        known = {name: conditions for name, conditions in made.items() if name in self._clusters}
+    def set_conditions(
+        self, made: Mapping[str, Sequence[Condition]], inventories: Mapping[str, Inventory] = MappingProxyType({})
+    ) -> None:
+        """What was found of several clusters at once, in one write. Names that are gone meanwhile are passed over."""
+        known = {name: made.get(name, ()) for name in (*made, *inventories) if name in self._clusters}
         if not known:
             return
         with self.database.writing() as database:
             for name, conditions in known.items():
                 clusterrows.put_conditions(database, name, conditions)
+                if name in inventories:
+                    clusterrows.put_inventory(database, name, inventories[name])
         for name, conditions in known.items():
             cluster = self._clusters[name]
             after = {one.type: one for one in cluster.conditions} | {one.type: one for one in conditions}
-            self._put(cluster, replace(cluster, conditions=tuple(after[key] for key in sorted(after))))
+            found = tuple(after[key] for key in sorted(after))
+            self._put(cluster, replace(cluster, conditions=found, inventory=inventories.get(name, cluster.inventory)))
 
     def set_condition(self, name: str, condition: Condition) -> Cluster:
         """One that somebody else has found. :raises RegistryError: there is no such cluster, or it has too many."""
@@ -235,6 +269,17 @@ class SqliteRegistry:
     def read(self, database: sqlite3.Connection) -> dict[str, Cluster]:
         """See `gateway.database.Store`."""
         return clusterrows.read(database)
+
+    def read_part(self, database: sqlite3.Connection, names: frozenset[str]) -> dict[str, Cluster]:
+        """See `gateway.database.PartialStore`."""
+        return clusterrows.read(database, names)
+
+    def take_part(self, names: frozenset[str], content: dict[str, Cluster]) -> None:
+        """See `gateway.database.PartialStore`."""
+        before = {name: self._clusters.pop(name, None) for name in names}
+        self._clusters |= content
+        for name in sorted(names):
+            self._compare(before[name], content.get(name))
 
 
 def _replaced(before: Cluster, after: Cluster) -> bool:

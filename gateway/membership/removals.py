@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import json
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -188,9 +189,12 @@ class Removals:
         self._all[removal.cluster] = removal
         return removal
 
-    def drop_finished(self, now: float) -> int:
-        """Forgets those that have been done for a while; says how many. Writes nothing where there is none."""
-        gone = [one for one in self._all.values() if one.finished is not None and one.finished <= now - REMEMBERED]
+    def drop_finished(self, now: float, keeps: Callable[[str], bool] = lambda _cluster: False) -> int:
+        """Forgets those that have been done for a while, but of those that somebody `keeps`, since the hub has not
+        heard of them; says how many. Writes nothing where there is none.
+        """
+        old = [one for one in self._all.values() if one.finished is not None and one.finished <= now - REMEMBERED]
+        gone = [one for one in old if not keeps(one.cluster)]
         for one in gone:
             with self._database.writing() as database:
                 database.execute("DELETE FROM removal WHERE cluster = ?", (one.cluster,))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from gateway.membership.cluster import Cluster, Mark
 from gateway.membership.conditions import Condition
+from gateway.membership.inventory import Inventory
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -25,6 +26,13 @@ MIGRATIONS: tuple[str, ...] = (
         cluster TEXT NOT NULL, type TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
         message TEXT NOT NULL, changed REAL NOT NULL, PRIMARY KEY (cluster, type)
     ) STRICT;
+    """,
+    """
+    ALTER TABLE cluster ADD COLUMN denied INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE cluster ADD COLUMN inventory TEXT NOT NULL DEFAULT '';
+    """,
+    """
+    ALTER TABLE cluster ADD COLUMN hub_accepted TEXT NOT NULL DEFAULT '';
     """,
 )
 
@@ -54,22 +62,57 @@ def put_conditions(database: sqlite3.Connection, name: str, conditions: Iterable
     database.executemany("INSERT OR REPLACE INTO cluster_condition VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
-def read(database: sqlite3.Connection) -> dict[str, Cluster]:
-    """All clusters, by name."""
+def put_labels(database: sqlite3.Connection, name: str, labels: Iterable[tuple[str, str]]) -> None:
+    """Labels of one cluster, in the place of those it has."""
+    database.execute("UPDATE cluster SET labels = ? WHERE name = ?", (json.dumps(dict(labels)), name))
+
+
+def put_denied(database: sqlite3.Connection, name: str, denied: bool) -> None:
+    """Whether the hub's administrator accepts it no more. Of who is let in again the hub has not heard yet."""
+    database.execute("UPDATE cluster SET denied = ?, hub_accepted = '' WHERE name = ?", (denied, name))
+
+
+def put_hub_accepted(database: sqlite3.Connection, name: str, uid: str) -> None:
+    """The hub has accepted this uid, too."""
+    database.execute("UPDATE cluster SET hub_accepted = ? WHERE name = ?", (uid, name))
+
+
+def put_inventory(database: sqlite3.Connection, name: str, inventory: Inventory) -> None:
+    """What is in it."""
+    database.execute("UPDATE cluster SET inventory = ? WHERE name = ?", (inventory.text(), name))
+
+
+def read(database: sqlite3.Connection, names: Iterable[str] | None = None) -> dict[str, Cluster]:
+    """All clusters, or those of these names, by name."""
     marks: dict[tuple[str, str], list[str]] = {}
-    for name, kind, value in database.execute("SELECT cluster, kind, value FROM cluster_mark ORDER BY value"):
+    query = f"SELECT cluster, kind, value FROM cluster_mark{among('cluster', names)} ORDER BY value"  # noqa: S608
+    for name, kind, value in database.execute(query, listed(names)):
         marks.setdefault((name, kind), []).append(value)
     conditions: dict[str, list[Condition]] = {}
-    query = "SELECT cluster, type, status, reason, message, changed FROM cluster_condition ORDER BY type"
-    for name, *fields in database.execute(query):
+    query = "SELECT cluster, type, status, reason, message, changed FROM cluster_condition"
+    for name, *fields in database.execute(f"{query}{among('cluster', names)} ORDER BY type", listed(names)):
         conditions.setdefault(name, []).append(Condition(*fields))
-    query = "SELECT name, uid, created, labels, accepted, phase FROM cluster"
+    query = "SELECT name, uid, created, labels, accepted, phase, denied, inventory, hub_accepted FROM cluster"
+    rows = database.execute(f"{query}{among('name', names)}", listed(names)).fetchall()
     return {
         name: Cluster(
             *(name, uid, created, tuple(json.loads(labels).items()), accepted, phase),
             gates=tuple(marks.get((name, Mark.GATE.value), ())),
             finalizers=tuple(marks.get((name, Mark.FINALIZER.value), ())),
             conditions=tuple(conditions.get(name, ())),
+            denied=bool(denied),
+            inventory=Inventory.read(inventory),
+            hub_accepted=hub_accepted,
         )
-        for name, uid, created, labels, accepted, phase in database.execute(query).fetchall()
+        for name, uid, created, labels, accepted, phase, denied, inventory, hub_accepted in rows
     }
+
+
+def among(column: str, names: Iterable[str] | None) -> str:
+    """A condition for rows of these names, or of all; with `listed` as its parameter."""
+    return "" if names is None else f" WHERE {column} IN (SELECT value FROM json_each(?))"  # noqa: S608
+
+
+def listed(names: Iterable[str] | None) -> tuple[str, ...]:
+    """See `among`."""
+    return () if names is None else (json.dumps(list(names)),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,9 +51,9 @@ class Stores:
         if self.registry.get(name) is not None:
             self.registry.remove(name)
 
-    def tidy(self, now: float, request_lifetime: float) -> None:
-        """Forgets what has expired."""
+    def tidy(self, now: float, request_lifetime: float, keeps: Callable[[str], bool] = lambda _cluster: False) -> None:
+        """Forgets what has expired; of removals those alone that nobody `keeps`."""
         self.tokens.drop_expired(now)
         self.certificates.drop_expired(now)
         self.enrolments.drop_expired(now, request_lifetime)
-        self.removals.drop_finished(now)
+        self.removals.drop_finished(now, keeps)

@@ -18,7 +18,7 @@ Object: TypeAlias = dict[str, Any]
 def registered(cluster: Cluster) -> bool:
     """Whether it is what it is to be: accepted, joined, all its gates open, and not on its way out."""
     gates = (HUB_ACCEPTED, JOINED, *cluster.gates)
-    return not cluster.phase and not closed_gates(gates, cluster.conditions)
+    return not (cluster.phase or cluster.denied) and not closed_gates(gates, cluster.conditions)
 
 
 def status_word(cluster: Cluster) -> str:
@@ -26,6 +26,8 @@ def status_word(cluster: Cluster) -> str:
     true = {one.type for one in cluster.conditions if one.status == TRUE}
     if cluster.phase:
         return cluster.phase
+    if cluster.denied:
+        return "Denied"
     if cluster.uid is None:
         return "Pending" if any(one.reason == "Pending" for one in cluster.conditions) else "New"
     if closed_gates(cluster.gates, cluster.conditions):
@@ -46,6 +48,8 @@ def cluster_object(cluster: Cluster, removal: Removal | None = None) -> Object:
         "phase": cluster.phase or "Active",
         "registered": registered(cluster),
         "conditions": [one.shown() for one in cluster.conditions],
+        "denied": cluster.denied,
+        **(cluster.inventory.shown() if cluster.inventory.known else {}),
     }
     if cluster.phase and removal is not None:
         metadata["deletionTimestamp"] = moment(removal.requested)

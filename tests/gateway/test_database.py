@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,31 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     path.chmod(0o600)
     with pytest.raises(RegistryError, match="cannot be used"):
         Database(path)
+
+
+ELSEWHERE = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1], isolation_level=None) as database:
+    database.execute("INSERT INTO word VALUES (?)", (sys.argv[2],))
+    print(*(row[0] for row in database.execute("SELECT text FROM word ORDER BY text")))
+database.close()
+"""
+
+
+def elsewhere(path: Path, word: str) -> list[str]:
+    """Another process adds a word, closes the file, and says what it has seen."""
+    command = [sys.executable, "-I", "-S", "-c", ELSEWHERE, str(path), word]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_two_connections_of_one_process_and_another_process_see_the_same(path: Path) -> None:
+    words = Words()
+    first = opened(path, words)
+    second = opened(path, Words())
+    assert elsewhere(path, "b") == ["b"]  # the last of its process to close, and not the last of all
+    say(first, "a")
+    assert elsewhere(path, "c") == ["a", "b", "c"]
+    first._watched.poll()
+    assert words.words == ["a", "b", "c"]
+    first.close()
+    second.close()

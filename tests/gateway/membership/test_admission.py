@@ -122,3 +122,11 @@ def test_no_name_changes_hands_within_the_grace_period_or_unaccepted(
         assert verdict.state is State.WAITING
     else:
         assert verdict.state is State.PENDING
+
+
+def test_what_the_hub_denies_gets_nothing_by_any_way() -> None:
+    denied = replace(ASKED, cluster=replace(HELD, denied=True))
+    for asked in (denied, replace(denied, enrolled=True), replace(denied, choice=Choice.ACCEPTED)):
+        assert state(asked) is State.DENIED
+    assert state(replace(denied, token=replace(TOKEN, accept=True)), BY_NAME) is State.DENIED
+    assert decide(denied, Policy(), NOW).retry_after == 10, "it may be let in again"

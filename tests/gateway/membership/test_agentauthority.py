@@ -287,3 +287,22 @@ def test_names_of_the_settings_need_no_administrator(make: Callable[..., World])
         world.ask(name="prod", token_id="fleet")
     with pytest.raises(Refused, match="accept"):  # another key of the accepted cluster, by a token of many hands
         world.ask(name="edge-7", token_id="fleet")
+
+
+def test_agents_of_a_cluster_that_the_hub_denies_are_sent_away_until_it_lets_them_in_again(world: World) -> None:
+    membership.accept(world.stores, "edge", "u1", NOW)
+    known = world.ask()
+    world.stores.registry.deny("edge", True)
+    assert "does not accept" in world.authority.admit(known)
+    with pytest.raises(Refused, match="does not accept"):
+        world.ask()
+    world.stores.registry.terminate("edge")
+    assert world.authority.admit(known) == "", "a cluster is cleaned up through its agent"
+
+
+def test_by_its_certificate_an_agent_is_back_once_its_cluster_is_accepted_again(world: World) -> None:
+    membership.accept(world.stores, "edge", "u1", NOW)
+    known = world.ask()
+    world.stores.registry.deny("edge", True)
+    membership.accept(world.stores, "edge", None, NOW)
+    assert world.authority.admit(known) == ""

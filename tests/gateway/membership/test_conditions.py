@@ -81,3 +81,18 @@ def test_a_cluster_that_goes_lets_nobody_in() -> None:
     with pytest.raises(Refused) as refused:
         check_registered(replace(HELD, phase=TERMINATING))
     assert refused.value.failure.code == 403
+
+
+def test_a_cluster_that_its_hub_denies_lets_nobody_in_and_says_so() -> None:
+    denied = replace(HELD, denied=True)
+    with pytest.raises(Refused) as refused:
+        check_registered(denied)
+    assert refused.value.failure.code == 403
+    assert words(denied, Facts(True, 0, 0))[HUB_ACCEPTED] == ("False", "Denied")
+
+
+def test_what_another_replica_hears_counts_only_where_no_agent_is_here() -> None:
+    elsewhere = Condition(AVAILABLE, "Unknown", "NoHeartbeat")
+    assert words(HELD, Facts(True, 0, 0, elsewhere=elsewhere))[AVAILABLE] == ("Unknown", "NoHeartbeat")
+    assert words(HELD, Facts(True, 1, 1, elsewhere=elsewhere))[AVAILABLE] == ("True", "AgentsReady")
+    assert words(NEW, Facts(False, 0, 0, elsewhere=elsewhere))[AVAILABLE] == ("Unknown", "NeverJoined")

@@ -15,7 +15,8 @@ from auth.pki import CertificateAuthority
 from gateway.membership import changes as membership
 from gateway.membership.cluster import Cluster
 from gateway.membership.enrolments import EnrolmentSettings
-from gateway.membership.lifecycle import TIDY, Lifecycle, Times
+from gateway.membership.lifecycle import TIDY, Lifecycle, Shared, Times
+from gateway.membership.others import NoOthers
 from gateway.membership.stores import Stores
 from stub.sessions import Sessions
 
@@ -121,3 +122,47 @@ def test_a_removal_asks_agents_of_the_very_cluster_the_ready_ones_first(
     attached.sessions = [session("u2"), slow, session("u1", available=False), ready]
     assert lifecycle.agents("edge") == [ready, slow]
     assert lifecycle.agents("nil") == []
+
+
+FAR: Any = object()
+
+
+class Elsewhere(NoOthers):
+    """An agent of u1 is attached to another replica."""
+
+    def agents(self, cluster: str, uid: str) -> list[Any]:
+        return [FAR] if (cluster, uid) == ("edge", "u1") else []
+
+
+def _one_of_several(stores: Stores, clock: Clock, attached: Attached, shared: Shared) -> Lifecycle:
+    authority, times = CertificateAuthority.create(AUTHORITY, NOW), Times(clock.clock, clock.wall)
+    return Lifecycle(stores, authority, EnrolmentSettings(), cast(Sessions, attached), lambda: "", times, shared=shared)
+
+
+def test_an_agent_of_another_replica_is_asked_where_none_is_here(
+    stores: Stores, clock: Clock, attached: Attached
+) -> None:
+    lifecycle = _one_of_several(stores, clock, attached, Shared(others=Elsewhere()))
+    stores.registry.add(Cluster("edge", "u1", NOW))
+    stores.registry.add(Cluster("new", None, NOW))
+    assert lifecycle.agents("edge") == [FAR]
+    assert lifecycle.agents("new") == []
+    here = session("u1")
+    attached.sessions = [here]
+    assert lifecycle.agents("edge")[0] is here
+
+
+def test_whose_a_name_is_depends_on_who_is_attached_to_any_replica(
+    stores: Stores, clock: Clock, attached: Attached
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    class Anywhere:
+        def last_connected(self, cluster: str, uid: str) -> float:
+            asked.append((cluster, uid))
+            return NOW
+
+    lifecycle = _one_of_several(stores, clock, attached, Shared(presence=lambda _own: Anywhere()))
+    stores.registry.add(Cluster("edge", "u1", NOW))
+    assert lifecycle.authority._presence.last_connected("edge", "u1") == NOW
+    assert asked == [("edge", "u1")]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.membership.cluster import MARKS, TERMINATING, Mark
 from gateway.membership.conditions import Condition
+from gateway.membership.inventory import Inventory
 from gateway.membership.registry import Change, Cluster, ClusterRegistry, RegistryError, SqliteRegistry
 
 PROD = Cluster("prod", None, 1000.0, (("env", "prod"), ("zone", "eu")))
@@ -100,6 +101,21 @@ def test_a_pinned_cluster_stays_the_one_it_is(registry: SqliteRegistry, path: Pa
             registry.pin("prod", other)
     assert reopened(path)[0].uid == "uid-1"
     assert reopened(path)[0].labels == PROD.labels
+
+
+def test_that_the_hub_has_accepted_it_is_remembered_until_it_takes_it_back(
+    registry: SqliteRegistry, path: Path
+) -> None:
+    registry.add(PROD)
+    registry.pin("prod", "uid-1")
+    assert registry.hub_has_accepted("prod", "uid-1") == reopened(path)[0] == registry.get("prod")
+    assert reopened(path)[0].hub_accepted == "uid-1"
+    registry.deny("prod", True)
+    registry.deny("prod", False)
+    assert reopened(path)[0] == registry.get("prod")
+    assert reopened(path)[0].hub_accepted == ""
+    with pytest.raises(RegistryError, match="no cluster"):
+        registry.hub_has_accepted("x", "uid-1")
 
 
 def test_of_two_processes_that_pin_one_wins(registry: SqliteRegistry, path: Path) -> None:
@@ -311,3 +327,20 @@ def test_a_file_of_the_first_version_is_taken_over(path: Path) -> None:
     old.close()
     path.chmod(0o600)
     assert reopened(path) == (Cluster("prod", "uid-1", 1000.0),)
+
+
+def test_labels_denials_and_inventories_are_kept(registry: SqliteRegistry, path: Path) -> None:
+    registry.add(PROD)
+    told: list[Change] = []
+    registry.subscribe(lambda change, _cluster: told.append(change))
+    registry.relabel("prod", (("env", "test"),))
+    registry.relabel("prod", (("env", "test"),))
+    registry.deny("prod", True)
+    registry.set_conditions({}, {"prod": Inventory("v1.36.0", "aws", 3, 3), "gone": Inventory("v1")})
+    assert told == [Change.UPDATED] * 3
+    (found,) = reopened(path)
+    assert (found.labels, found.denied, found.inventory.version) == ((("env", "test"),), True, "v1.36.0")
+    assert registry.deny("prod", False).inventory == found.inventory
+    for unknown in (lambda: registry.relabel("no", ()), lambda: registry.deny("no", True)):
+        with pytest.raises(RegistryError, match="no cluster"):
+            unknown()
