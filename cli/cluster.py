@@ -81,8 +81,11 @@ def list_(output: str, state_dir: Path) -> None:
     with statedir.stores(state_dir) as stores:
         found = [_seen(one, state_dir) for one in stores.registry.list()]
         objects = [cluster_object(one, stores.removals.get(one.name)) for one in found]
-    rows = [(one.name, status_word(one), one.uid or "-", _day(one.created), _labels(one.labels)) for one in found]
-    shown(output, "ClusterList", objects, ("NAME", "STATUS", "ID", "CREATED", "LABELS"), rows)
+    words = [(one.name, status_word(one), one.inventory.version or "-", _nodes(one)) for one in found]
+    rows = [
+        (*said, one.uid or "-", _day(one.created), _labels(one.labels)) for said, one in zip(words, found, strict=True)
+    ]
+    shown(output, "ClusterList", objects, ("NAME", "STATUS", "VERSION", "NODES", "ID", "CREATED", "LABELS"), rows)
 
 
 @cluster.command()
@@ -106,6 +109,8 @@ def show(name: str, output: str, state_dir: Path) -> None:
         ("id", found.uid or "- (no cluster is accepted for the name)"),
         ("labels", _labels(found.labels)),
         ("phase", found.phase or "Active"),
+        ("version", " ".join(filter(None, (found.inventory.version, found.inventory.provider))) or "-"),
+        ("nodes", _nodes(found)),
         ("gates", ", ".join(found.gates) or "-"),
         ("finalizers", ", ".join(found.finalizers) or "-"),
     ):
@@ -136,6 +141,12 @@ def _seen(found: Cluster, state_dir: Path) -> Cluster:
 
 def _labels(pairs: tuple[tuple[str, str], ...]) -> str:
     return ",".join(f"{key}={value}" for key, value in pairs) or "-"
+
+
+def _nodes(found: Cluster) -> str:
+    """Those that are ready, of all."""
+    inventory = found.inventory
+    return f"{inventory.ready_nodes}/{inventory.nodes}" if inventory.nodes is not None else "-"
 
 
 def _day(moment: float) -> str:

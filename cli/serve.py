@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,7 @@ from cli.settings import given, options
 if TYPE_CHECKING:
     from cli.loop import Stop
     from gateway.config import ServerConfig
+    from gateway.workers.parent import Parent
 
 
 @click.command()
@@ -49,6 +53,8 @@ def serve(config: Path | None, log_level: str, log_format: str, **flags: str | N
           subjects: [{kind: Group, name: "kulvert:admins"}]
           clusters: ["*"]
 
+    --workers 4 has four processes share the work of this machine; docs/workers.md says what that changes.
+
     It prints one line to stderr when it is ready. SIGTERM or Ctrl-C lets what is under way finish; a second one does
     not wait. SIGHUP reopens the audit log, for logrotate.
     """
@@ -56,6 +62,8 @@ def serve(config: Path | None, log_level: str, log_format: str, **flags: str | N
 
     logs.configure(log_level, log_format)
     wanted = chosen(config, os.environ, given(flags))
+    if wanted.workers > 1:
+        raise SystemExit(run(lambda stop: _serve_by_workers(wanted, stop, log_level, log_format)))
     raise SystemExit(run(lambda stop: _serve(wanted, stop)))
 
 
@@ -74,10 +82,64 @@ async def _serve(config: ServerConfig, stop: Stop) -> None:
                 await stop.wait()
                 click.echo("stopping", err=True)
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                taken = " or ".join(addresses(config))
-                raise Failed(f"{taken} is taken: choose other ports") from error
+            _check_taken(config, error)
             raise
+
+
+async def _serve_by_workers(config: ServerConfig, stop: Stop, log_level: str, log_format: str) -> None:
+    """This process has the ports and the lock on the state directory; others serve."""
+    from cli.lock import only_one
+    from gateway.workers.parent import Parent, Program
+    from gateway.workers.supervisor import WorkerFailed
+
+    stop.on_hangup = _nothing
+    with only_one(config.state_dir):
+        _check_grants(config)
+        program = Program(_worker_command(), _worker_environment(), log_level, log_format)
+        try:
+            async with Parent(config, program) as parent, asyncio.TaskGroup() as group:
+                stop.on_hangup = parent.reopen
+                stopping = group.create_task(_stop_when_told(stop, parent), name="wait for a signal")
+                ports = parent.ports
+                await parent.run(lambda: _tell_ready(config, *ports))
+                stopping.cancel()
+        except* WorkerFailed as failed:
+            raise Failed("; ".join(str(one) for one in _leaves(failed))) from failed
+        except* OSError as failed:
+            _check_taken(config, *_leaves(failed))
+            raise
+
+
+async def _stop_when_told(stop: Stop, parent: Parent) -> None:
+    await stop.wait()
+    click.echo("stopping", err=True)
+    parent.stop()
+
+
+def _worker_command() -> tuple[str, ...]:
+    """-P: what happens to lie in the working directory is no part of the program."""
+    return (sys.executable, "-P", "-m", "cli.worker")
+
+
+def _worker_environment() -> dict[str, str]:
+    """This very program's modules, wherever it was started."""
+    paths = (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""))
+    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _check_taken(config: ServerConfig, *errors: BaseException) -> None:
+    """:raises Failed: it was about a port."""
+    for error in errors:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise Failed(f"{' or '.join(addresses(config))} is taken: choose other ports") from error
 
 
 def _nothing() -> None: ...

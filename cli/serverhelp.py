@@ -12,6 +12,7 @@ HELP: Final[Mapping[str, str]] = {
     "domain": "Users may also reach a cluster as NAME.DOMAIN. A domain for clusters alone.",
     "stateDir": "Where the CA, the keys and the clusters are kept (mode 0700).",
     "grants": "Who may reach which cluster; re-read when it changes. Without it grants.yaml in the state directory.",
+    "workers": "Processes that share the work on this machine, one for each core; 0 or 1: no more than this one.",
     "serverId": "This server's name, which agents see.",
     "metricsGroup": "The group that may read /metrics.",
     "tls.certificate": "PEM file of the server's certificate chain. Without it, one by the platform's own CA.",

@@ -24,6 +24,8 @@ from gateway.listener import TlsFiles, replaceable, server_context
 from gateway.state import State
 
 _Mark: TypeAlias = tuple[tuple[tuple[int, int, int], ...], bytes]
+SET_BACK = 60.0
+"""Seconds that a clock may go back before what was issued by it is made anew: nobody else takes it as valid yet."""
 _AT_MOST_EVERY = 3600.0
 """Seconds. Where the platform's CA is about to expire, so is all that it signs."""
 
@@ -43,7 +45,7 @@ class Certificates:
         """
         self._state = state
         self._names = names
-        self._renew_at = float("inf")
+        self._renew_at, self._issued_at = float("inf"), float("-inf")
         self._platform = state.authority(now).certificate_pem
         self._trust = trust
         write_private(state.directory / "ca.crt", self._platform)
@@ -64,14 +66,14 @@ class Certificates:
     @property
     def trust(self) -> str:
         """PEM of what agents shall trust: the authority of the server's certificate, and of its next one."""
-        return (self._trusted + self._announced).decode("ascii")
+        return self._told
 
     def poll(self, now: float) -> bool:
         """Renews and loads what is due. True where handshakes go another way from now on.
 
         :raises OSError: the files do not fit together (yet); the old certificate stays.
         """
-        if now >= self._renew_at:
+        if now >= self._renew_at or now < self._issued_at - SET_BACK:
             self._issue(now)
         return self._watched.poll()
 
@@ -79,7 +81,7 @@ class Certificates:
         self._state.issue_server_certificate(self._names, now)
         issued = x509.load_pem_x509_certificate(self._files.certificate.read_bytes())
         life = issued.not_valid_after_utc.timestamp() - now
-        self._renew_at = now + max(life * 2 / 3, _AT_MOST_EVERY)
+        self._renew_at, self._issued_at = now + max(life * 2 / 3, _AT_MOST_EVERY), now
 
     def _mark(self) -> _Mark:
         files = (self._files.certificate, self._files.key, self._announced_ca)
@@ -103,6 +105,7 @@ class Certificates:
     def _tell_trust(self) -> None:
         self._trusted = self._platform if self._own else root_of(self._files.certificate)
         self._announced = _authorities(self._announced_ca)
+        self._told = (self._trusted + self._announced).decode("ascii")
         write_private(self._state.server_ca, self._trusted)
 
 

@@ -25,11 +25,14 @@ from gateway.issuing.settings import CertificatesConfig, FrontProxyConfig, Token
 from gateway.limits import DoorLimits, DoorTimeouts
 from gateway.membership.enrolments import EnrolmentSettings
 from gateway.recording.settings import RecordingSettings
+from gateway.replicas.settings import ReplicaSettings
 from gateway.serviceaccounts.keeper import ServiceAccountSettings
 from gateway.wellknownapi import LoginSettings
+from stub.leases.settings import LeaseSettings
 
 ENVIRONMENT = "KULVERT_"
 AUTHENTICATORS = ("front-proxy", "certificate", "token", "cluster", "oidc", "hub")
+MOST_WORKERS = 64
 _UPPER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -72,6 +75,10 @@ class ServerConfig:
     """NAME.DOMAIN leads to cluster NAME. It must be a domain for clusters alone, not the gateway's own parent."""
     state_dir: Path = Path("/var/lib/kulvert")
     grants: Path | None = None
+    workers: int = 0
+    """Processes that share the work, each with a core of its own; 0 or 1: this process alone."""
+    agent_links: int = 20_000
+    """Links of agents that this process takes in all: one for each agent, and own links besides."""
     server_id: str = "kulvert"
     """This server's name in the challenge to its agents (docs/protocol.md, 3)."""
     metrics_group: str = "kulvert:admins"
@@ -87,6 +94,8 @@ class ServerConfig:
     auto_join: AutoJoinSettings = field(default_factory=AutoJoinSettings)
     enrolment: EnrolmentSettings = field(default_factory=EnrolmentSettings)
     service_accounts: ServiceAccountSettings = field(default_factory=ServiceAccountSettings)
+    replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
+    leases: LeaseSettings = field(default_factory=LeaseSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     recording: RecordingSettings = field(default_factory=RecordingSettings)
     limits: DoorLimits = field(default_factory=DoorLimits)
@@ -109,8 +118,10 @@ class ServerConfig:
         order, known = self.authentication.order, set(AUTHENTICATORS)
         if not order or len(set(order)) < len(order) or not known.issuperset(order):
             yield f"authentication.order names each of {', '.join(AUTHENTICATORS)} once at most, and at least one"
-        if not self.hub.wanted and (self.hub.token_review or self.hub.grants or self.hub.access_review):
-            yield "hub.tokenReview, hub.grants and hub.accessReview need a hub: set hub.kubeconfig or hub.inCluster"
+        hub = self.hub
+        if not hub.wanted and (hub.token_review or hub.grants or hub.access_review or hub.clusters):
+            every = "hub.tokenReview, hub.grants, hub.accessReview and hub.clusters"
+            yield f"{every} need a hub: set hub.kubeconfig or hub.inCluster"
         if not self.hub.wanted and (self.auto_join.enabled or self.service_accounts.secret_namespaces):
             yield "autoJoin and serviceAccounts.secretNamespaces need a hub: set hub.kubeconfig or hub.inCluster"
         yield from self.auto_join.problems()
@@ -125,7 +136,25 @@ class ServerConfig:
         if (login := self.login.problem()) is not None:
             yield login
         yield from self.audit.problems()
+        yield from self._worker_problems()
         yield from self.enrolment.problems()
+        yield from self.replicas.problems()
+        yield from self.leases.problems()
+        if self.replicas.several and not self.hub.wanted:
+            yield f"replicas.mode {self.replicas.mode!r} needs a hub: set hub.kubeconfig or hub.inCluster"
+        if self.replicas.several and self.hub.wanted and not self.replicas.own_namespace():
+            yield "replicas.namespace: say in which namespace of the hub Leases and shared records are"
+
+    def _worker_problems(self) -> Iterator[str]:
+        if self.workers <= 1:
+            return
+        if self.workers > MOST_WORKERS:
+            yield f"workers is {self.workers}: {MOST_WORKERS} are the most that there can be"
+        if self.replicas.several:
+            mode = self.replicas.mode
+            yield f"workers and replicas.mode {mode!r} do not go together: run more replicas instead"
+        if "-" in self.audit.log_path:
+            yield "audit.logPath is standard output, where lines of several workers would mix: name a file"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ from tunnel.sockets import end_after_bytes
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NEVER = float("inf")
+_UNTOLD = 0.5
+"""Seconds for the next request of a client that was not told of the end: its next answer does."""
 
 
 class ClientConnection(Writing, asyncio.Protocol):
@@ -233,14 +235,15 @@ class ClientConnection(Writing, asyncio.Protocol):
         self._full = False
         if self._done:
             self._door.forget(self)
-        elif keep and not self.draining:
+        elif keep:
             skip = not request_ended and self._body is not None
             if not skip:
                 self._body = None
             if self._stalled:
                 self._await_room()
             else:
-                self._enter(ClientConnection._skipping if skip else ClientConnection._head, self._between)
+                patience = self._between if not self.draining else min(self._between, _UNTOLD)
+                self._enter(ClientConnection._skipping if skip else ClientConnection._head, patience)
         elif request_ended and not self._held:
             self.close()
         else:
@@ -318,6 +321,11 @@ class ClientConnection(Writing, asyncio.Protocol):
         if self.passage is not None:
             self._door.handler.recheck(self.passage)
 
+    def conclude(self) -> None:
+        """The server shuts down: a watch ends where it does no harm."""
+        if self.passage is not None:
+            self.passage.conclude()
+
     def drain(self) -> None:
         """Close when idle, else after the current answer."""
         self.draining = True
@@ -331,6 +339,11 @@ class ClientConnection(Writing, asyncio.Protocol):
         if passage is not None:
             passage.abandoned()
         self.transport.abort()
+
+    @property
+    def leaving(self) -> bool:
+        """The answer that begins now is the last."""
+        return self._door.leaving
 
     # --- the rest
 
@@ -372,7 +385,7 @@ class ClientConnection(Writing, asyncio.Protocol):
             self.deadline = now
 
     def _send(self, passage: Passage, data: bytes) -> None:
-        passage.request_bytes += len(data)
+        passage.sent(data)
         if passage.exchange is not None and not passage.exchange.send_data(data) and self.passage is passage:
             self._full = True
             self._pace()

@@ -52,6 +52,7 @@ class Door:
         "draining",
         "empty",
         "handler",
+        "leaving",
         "limits",
         "now",
         "timeouts",
@@ -65,7 +66,7 @@ class Door:
         self.now = now
         self.connections: set[ClientConnection] = set()
         self.counts = DoorCounts()
-        self.draining = False
+        self.draining = self.leaving = False
         self.empty = asyncio.Event()
         """Set when draining has nothing left to wait for."""
         self._next_recheck = now + timeouts.recheck
@@ -100,10 +101,18 @@ class Door:
                     connection.look()
                 if recheck:
                     connection.recheck()
+                if self.draining:
+                    connection.conclude()
+
+    def leave(self) -> None:
+        """Each answer from now on is its connection's last, and says so: whoever asks again goes elsewhere, before
+        connections that nobody uses are closed.
+        """
+        self.leaving = True
 
     def drain(self) -> None:
         """No new connections; idle ones close now, the others after their current answer."""
-        self.draining = True
+        self.draining = self.leaving = True
         if not self.connections:
             self.empty.set()
         with self.batch:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from gateway import status as kinds
 from gateway.status import CONTENT_TYPE, Failure
-from stub.errors import AgentSilent, Draining, NoAgent, SessionOverloaded, StubError
+from stub.errors import AgentSilent, Draining, NoAgent, SessionOverloaded, StubError, Unheld
+from stub.peers.errors import PeerGone, PeerUnready
 from tunnel.errors import ExchangeReset, HeadError, Hop, Reason
 from tunnel.ports import Headers
 
@@ -45,6 +46,7 @@ _RESETS = {
 _SPECIAL = {
     (Hop.STUB, Reason.UNREACHABLE): kinds.NO_AGENT,
     (Hop.STUB, Reason.TIMEOUT): kinds.AGENT_TIMEOUT,
+    (Hop.STUB, Reason.UNACKNOWLEDGED): kinds.AGENT_SILENT,
     (Hop.CLIENT, Reason.TIMEOUT): kinds.REQUEST_TIMEOUT,
     (Hop.CLIENT, Reason.REFUSED_HEAD): kinds.BAD_REQUEST,
     (Hop.GATEWAY, Reason.CANCELLED): kinds.FORBIDDEN,
@@ -55,8 +57,11 @@ _STUB: dict[type[StubError], tuple[Failure, int | None]] = {
     AgentSilent: (kinds.AGENT_SILENT, None),
     SessionOverloaded: (kinds.TOO_MANY_REQUESTS, 1),
     Draining: (kinds.OVERLOADED, 1),
+    Unheld: (kinds.MOVING, 1),
+    PeerGone: (kinds.MOVING, 1),
+    PeerUnready: (kinds.MOVING, 1),
 }
-_NAMES_CLUSTER = (kinds.AGENT_LOST, kinds.AGENT_TIMEOUT, kinds.NO_AGENT, kinds.AGENT_SILENT)
+_NAMES_CLUSTER = (kinds.AGENT_LOST, kinds.AGENT_TIMEOUT, kinds.NO_AGENT, kinds.AGENT_SILENT, kinds.MOVING)
 
 
 @dataclass(slots=True)
@@ -106,7 +111,7 @@ def of_head(refused: HeadError, audit_id: str) -> Answer:
 
 def of_stub(error: StubError) -> Refused:
     """The stub opened nothing."""
-    failure, retry_after = _STUB.get(type(error), (kinds.OVERLOADED, 1))
+    failure, retry_after = _STUB.get(type(error), (kinds.OVERLOADED, None if error.left else 1))
     return Refused(failure, error.cluster if failure in _NAMES_CLUSTER else error.message, retry_after)
 
 

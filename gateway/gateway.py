@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from types import TracebackType
@@ -15,18 +15,20 @@ from aiohttp import web
 from prometheus_client.registry import Collector
 
 from auth.frontproxy import FrontProxies
+from gateway.arrivals import Arrivals
 from gateway.audit.trail import AuditTrail
 from gateway.clusters import Clusters
 from gateway.credentials import no_front_proxies
 from gateway.door import Door
-from gateway.handover import Handover
+from gateway.handover import Handover, ManagementPort
 from gateway.limits import DoorLimits, DoorTimeouts
 from gateway.listener import Listener
-from gateway.management import Attached, Check, Management
+from gateway.management import Attached, Check, Management, nothing_to_ask
 from gateway.membership.registry import Cluster, ClusterRegistry
 from gateway.metrics import Traffic, TrafficCollector, registry_of
 from gateway.passage import Passage
 from gateway.pipeline import Authenticate, Decide, Pipeline
+from gateway.replicas.keeping import Keeping
 from gateway.route import Router
 from gateway.settling import Settling
 from tunnel.batch import Batch
@@ -49,8 +51,14 @@ class GatewayParts:
     clock: Callable[[], float]
     wall: Callable[[], float]
     version: str
+    arrivals: Arrivals | None = None
     domain: str = ""
+    manage: Callable[[Handover], ManagementPort] = lambda here: here
+    """What serves Kulvert's own API: this process, or the replica that leads."""
+    keeping: Keeping | None = None
     attached: Callable[[str], Attached] = lambda _cluster: Attached()
+    refresh: Callable[[Collection[str]], Awaitable[None]] = nothing_to_ask
+    """See `gateway.management.Management`."""
     checks: Mapping[str, Check] = field(default_factory=dict)
     warnings: Mapping[str, Check] = field(default_factory=dict)
     shown: Callable[[Cluster], Mapping[str, object]] | None = None
@@ -70,7 +78,7 @@ class Gateway:
         self._parts = parts
         self.traffic = Traffic()
         self.listeners: list[Listener] = []
-        self.draining = False
+        self.draining = self._stopping = False
         self._settling = Settling()
         self._runner: web.AppRunner | None = None
         self._pipeline: Pipeline | None = None
@@ -84,7 +92,7 @@ class Gateway:
     async def __aenter__(self) -> Gateway:
         loop = asyncio.get_running_loop()
         handover = Handover(await self._management(), loop)
-        pipeline = self._pipeline = self._make_pipeline(handover)
+        pipeline = self._pipeline = self._make_pipeline(self._parts.manage(handover))
         self._tell_date(loop, pipeline)
         for sock in self._parts.sockets:
             self.listeners.append(self._make_listener(pipeline, sock))
@@ -104,10 +112,18 @@ class Gateway:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    def refuse_readiness(self) -> None:
+        """This server is about to stop: load balancers are told, each user with an answer, and all are served still."""
+        self._stopping = True
+        for listener in self.listeners:
+            listener.door.leave()
+
     async def drain(self) -> None:
         """Readiness fails, nothing new is accepted, current answers get their time. Harmless when done before."""
         if not self.draining:
             self.draining = True
+            self.refuse_readiness()
+            await asyncio.sleep(self._parts.timeouts.lameduck)
             patience = self._parts.timeouts.drain
             await asyncio.gather(*(listener.drain(patience) for listener in self.listeners))
 
@@ -117,7 +133,7 @@ class Gateway:
         parts = self._parts
         doors = _Doors(self.listeners)
         metrics = registry_of([TrafficCollector(self.traffic, doors), *parts.collectors])
-        checks = {"shutdown": lambda: "draining" if self.draining else None, **parts.checks}
+        checks = {"shutdown": lambda: "draining" if self.draining or self._stopping else None, **parts.checks}
         management = Management(
             parts.registry,
             parts.grants,
@@ -130,6 +146,8 @@ class Gateway:
             parts.routes,
             parts.warnings,
             parts.shown,
+            parts.keeping,
+            parts.refresh,
         )
         app = management.application()
         self._runner = web.AppRunner(
@@ -140,7 +158,7 @@ class Gateway:
         assert server is not None
         return server
 
-    def _make_pipeline(self, handover: Handover) -> Pipeline:
+    def _make_pipeline(self, management: ManagementPort) -> Pipeline:
         parts = self._parts
         return Pipeline(
             router=Router(parts.domain),
@@ -148,10 +166,11 @@ class Gateway:
             grants=parts.grants,
             registry=parts.registry,
             clusters=parts.clusters,
-            management=handover,
+            management=management,
             audit=parts.audit,
             traffic=self.traffic,
             settling=self._settling,
+            arrivals=parts.arrivals or Arrivals(parts.clock, ()),
             clock=parts.clock,
             wall=parts.wall,
             large_body=parts.limits.large_body,

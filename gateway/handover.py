@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from aiohttp import web
 
@@ -21,7 +21,7 @@ from tunnel.body import LAST_CHUNK, Body, body_for, encode_chunk
 from tunnel.errors import ExchangeReset, HeadError, Hop, Reason
 from tunnel.head import FramingKind, RequestHead, ResponseHead, ResponseReader, end_to_end, render_request_head
 from tunnel.limits import HeadLimits
-from tunnel.ports import ResponseBlock, ResponseSink
+from tunnel.ports import Exchange, ResponseBlock, ResponseSink
 
 _CALLER = "kulvert.caller"
 _WINDOW = 64 * 1024
@@ -40,12 +40,24 @@ class Caller:
     notes: dict[str, str] = field(default_factory=dict, compare=False)
 
 
+_KEPT = web.RequestKey("kept", Caller)
+
+
 def caller_of(request: web.BaseRequest) -> Caller:
     """Whom the gateway has authenticated for this request. Raises LookupError where it came another way."""
-    caller = request.get_extra_info(_CALLER)
+    caller = request.get(_KEPT) or request.get_extra_info(_CALLER)
     if not isinstance(caller, Caller):
         raise LookupError("a request that did not come through the gateway")
+    request[_KEPT] = caller  # the transport goes with its client, and what was begun is finished
     return caller
+
+
+class ManagementPort(Protocol):
+    """What the pipeline hands requests to that are for no cluster: `Handover`, or what leads to another replica's."""
+
+    def open(self, head: RequestHead, caller: Caller, sink: ResponseSink) -> Exchange:
+        """Hand one request over. The sink is not called before this returns. Raises `gateway.failures.Refused`."""
+        ...
 
 
 class Handover:
@@ -116,8 +128,7 @@ class AppExchange:
             self._protocol.resume_writing()
 
     def cancel(self, hop: Hop, reason: Reason, message: str) -> None:
-        self._sink = None
-        self._lose()
+        self._over()  # aiohttp's protocol must have begun before it can end
 
     # --- the transport's calls
 

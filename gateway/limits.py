@@ -53,5 +53,9 @@ class DoorTimeouts:
     itself. What Kulvert keeps or reads (grants, revocations, authorities) counts at the first look after it was read.
     """
     sweep: float = 1.0
+    lameduck: float = 0.0
+    """For load balancers to notice that this server is not ready any more: until then it accepts connections."""
     drain: float = 25.0
-    """Shorter than Kubernetes' grace of 30 s, after which what is left would be killed, with its audit records."""
+    """For what is under way, hijacked streams and followed logs among it; watches end at once, and are begun elsewhere.
+    Shorter than Kubernetes' grace of 30 s, after which what is left would be killed, with its audit records.
+    """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -23,6 +23,7 @@ from gateway.handover import Caller, caller_of
 from gateway.membership.registry import Cluster, ClusterRegistry
 from gateway.metrics import exposition
 from gateway.pipeline import Decide
+from gateway.replicas.keeping import Keeping, kept_before_answered
 from gateway.settling import settled
 
 API_VERSION = "kulvert.dev/v1alpha1"
@@ -46,6 +47,10 @@ class Attached:
     message: str = ""
 
 
+async def nothing_to_ask(_clusters: Collection[str]) -> None:
+    """All that is shown of clusters is known here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Management:
     """What the endpoints show."""
@@ -64,10 +69,15 @@ class Management:
     """Checks of what this process can do without for a while: their failure is shown, and takes no replica out."""
     shown: Callable[[Cluster], Mapping[str, object]] | None = None
     """A cluster as the API shows it."""
+    keeping: Keeping | None = None
+    """Where there are several replicas: see `gateway.replicas.keeping`."""
+    refresh: Callable[[Collection[str]], Awaitable[None]] = nothing_to_ask
+    """Before clusters are shown whose agents may be elsewhere."""
 
     def application(self) -> web.Application:
         """The application, for `web.AppRunner`. It answers every error as a Status."""
-        app = web.Application(middlewares=[_as_status])
+        keeping = (kept_before_answered(self.keeping),) if self.keeping is not None else ()
+        app = web.Application(middlewares=[_as_status, *keeping])
         for path in ("/healthz", "/livez"):
             app.router.add_get(path, self._alive)
         app.router.add_get("/readyz", self._ready)
@@ -105,6 +115,7 @@ class Management:
             some = known[at : at + AT_ONCE]
             reached = await asyncio.gather(*(self._reached(identity, cluster) for cluster in some))
             allowed += [cluster for cluster, may in zip(some, reached, strict=True) if may]
+        await self.refresh([cluster.name for cluster in allowed])
         shown = self.shown or (lambda cluster: _shown(cluster, self.attached(cluster.name)))
         items = [shown(cluster) for cluster in allowed]
         return _json({"apiVersion": API_VERSION, "kind": "ClusterList", "metadata": {}, "items": items})
@@ -162,6 +173,8 @@ async def _as_status(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Failures leave as Status objects; what nobody planned is logged with its audit id, and tells the user no more."""
+    if request.transport is None:
+        return web.Response()  # who asked has gone before this has begun
     caller = caller_of(request)
     try:
         return await handler(request)

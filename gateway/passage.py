@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.delimiting import Delimiting, delimit
 from gateway.downstreamhead import REASONS, render_answer, trailers_of
@@ -19,7 +19,9 @@ from gateway.websocketfarewell import GRACE, Farewell, farewell_of
 from gateway.withdrawal import Withdrawal
 from tunnel.body import LAST_CHUNK, chunk_head, encode_last_chunk
 from tunnel.errors import ExchangeReset, HeadError, Hop, Reason
+from tunnel.events import Events
 from tunnel.head import RequestHead, render_response_head
+from tunnel.limits import KIB
 from tunnel.ports import Exchange, Headers, RequestBlock, ResponseBlock
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from gateway.route import Route
     from tunnel.impersonate import Impersonation
     from tunnel.requestinfo import RequestInfo
+
+KEPT: Final = 64 * KIB
+"""Bytes of a body that are kept until it is answered: nearly all that Kubernetes' clients write are shorter."""
 
 
 class Outcome(enum.Enum):
@@ -43,7 +48,9 @@ class Client(Protocol):
     """The connection, as its current passage sees it."""
 
     peer: Peer
-    draining: bool
+
+    @property
+    def leaving(self) -> bool: ...
 
     def write(self, data: bytes) -> None: ...
     def owe(self, count: int) -> None: ...
@@ -75,9 +82,9 @@ class Passage:
 
     __slots__ = (
         "_left", "_mode", "_over", "agent", "allowed", "answered", "audit_id", "audited", "block", "client",
-        "cluster", "code", "decision", "error", "exchange", "farewell", "head", "hijacked", "identity",
-        "impersonated", "info", "keep", "leaving", "notes", "owner", "proxied", "reason", "received", "request_bytes",
-        "request_ended", "response_bytes", "route", "started", "tap", "tries", "whole",
+        "cluster", "code", "decision", "error", "events", "exchange", "farewell", "head", "hijacked", "identity",
+        "impersonated", "info", "keep", "kept", "leaving", "notes", "owner", "proxied", "reason", "received",
+        "request_bytes", "request_ended", "response_bytes", "route", "started", "tap", "tries", "whole",
     )  # fmt: skip
 
     def __init__(self, client: Client, owner: Owner, head: RequestHead, whole: bool) -> None:
@@ -111,6 +118,10 @@ class Passage:
         self.tap: StreamTap | None = None
         """Who looks on, should this become a hijacked stream."""
         self.farewell: Farewell | None = None
+        self.events: Events | None = None
+        """Of a watch, once it is answered."""
+        self.kept: bytearray | None = None
+        """The body so far, where another replica may still give the request back, having sent nothing of it."""
         self.leaving: Withdrawal | None = None
         """This stream is being ended: its client gets the rest of a message, and the cluster nothing more."""
 
@@ -122,10 +133,22 @@ class Passage:
     # --- the pipeline's calls
 
     def opened(self, exchange: Exchange) -> None:
-        """An exchange takes this request: the body may go to it."""
+        """An exchange takes this request: the body may go to it. Again, if another replica gave it back."""
         self.exchange = exchange
         self.agent = exchange.agent
+        if self.request_ended and self.kept is not None:
+            if self.kept:
+                exchange.send_data(bytes(self.kept))
+            exchange.send_end()
+            return
+        if not self.agent and not self.request_ended and self.head.upgrade is None:
+            self.kept = bytearray()
         self.client.proceed()
+
+    @property
+    def returnable(self) -> bool:
+        """Nothing of the request is lost when another replica gives it back."""
+        return self.head.framing.empty or (self.request_ended and self.kept is not None)
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """The gateway answers by itself. The body is whole, and left out for a HEAD."""
@@ -169,6 +192,8 @@ class Passage:
                 return
             client.write(data)
         elif mode is Delimiting.CHUNKED:
+            if self.events is not None:
+                self.events.take(data)
             client.write(chunk_head(size))
             client.write(data)
             client.write(b"\r\n")
@@ -211,7 +236,10 @@ class Passage:
             self.leave()
             return
         self.error = error
-        if self.answered:
+        leaving = error.hop is Hop.STUB and error.reason is Reason.DRAINING
+        if leaving and self.events is not None and not self.events.cut:
+            self.on_end([])  # the replica that has the agents is shutting down, and ends watches as `conclude` does
+        elif self.answered:
             self._cut()
         else:
             self.owner.reset(self, error)
@@ -222,6 +250,14 @@ class Passage:
             self.client.writable()
 
     # --- the connection's calls
+
+    def sent(self, data: bytes) -> None:
+        """Bytes of the body go to the exchange."""
+        self.request_bytes += len(data)
+        if self.kept is not None:
+            self.kept += data
+            if len(self.kept) > KEPT:
+                self.kept = None
 
     def seen(self, look: Callable[[bytes], None], data: bytes) -> bool:
         """Shows opaque bytes to the tap, before they go on. False: they must not, and the stream was cut."""
@@ -268,6 +304,15 @@ class Passage:
             self._cancel(Hop.GATEWAY, Reason.CANCELLED, withdrawal.reason)
             self.answer(answer.code, answer.headers, answer.body)
 
+    def conclude(self) -> None:
+        """The server shuts down: end a watch between two events. Its client asks again from there, as it does when the
+        API server's own timeout ends it.
+        """
+        if self._over or self.events is None or not self.events.look():
+            return
+        self._cancel(Hop.GATEWAY, Reason.CANCELLED, "the server is shutting down")
+        self.on_end([])
+
     def leave(self) -> None:
         """The end of a stream that is withdrawn, whether its last message is whole or not."""
         withdrawal, self.leaving = self.leaving, None
@@ -313,6 +358,7 @@ class Passage:
         self._mode = Delimiting.OPAQUE
         if upgrade == b"websocket" and self.info is not None:
             self.farewell = farewell_of(self.info.subresource, head.headers)
+        self._learn_agent()
         self.owner.began(self)
         self.client.write(data)
         self.client.hijack()
@@ -327,16 +373,23 @@ class Passage:
             self.keep = False
         own = [*framing, *self._own()]
         data = render_answer(head, self.route, self.proxied, own, self.owner.date)
-        self.code, self.answered = head.status, True
+        self.code, self.answered, self.kept = head.status, True, None
+        if self._mode is Delimiting.CHUNKED and self.info is not None and self.info.verb == "watch":
+            self.events = Events(head.headers)
         if not head.ended:
             self.owner.began(self)
         self.client.write(data)
         if head.ended:
             self._complete()
 
+    def _learn_agent(self) -> None:
+        """Where another replica has the agents, its answer says which one it was."""
+        if self.exchange is not None:
+            self.agent = self.exchange.agent or self.agent
+
     def _own(self) -> Headers:
         own = [(b"audit-id", self.audit_id.encode("ascii"))] if self.audit_id else []
-        if not self.keep or self.client.draining:
+        if not self.keep or self.client.leaving:
             self.keep = False
             own.append((b"connection", b"close"))
         return own

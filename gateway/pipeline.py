@@ -25,17 +25,18 @@ from auth.frontproxy import FrontProxies
 from auth.identity import Credentials, Identity
 from auth.impersonation import requested_headers
 from gateway import failures, status
+from gateway.arrivals import Arrivals, Arriving, unsent_of
 from gateway.audit.trail import AuditTrail
 from gateway.clusters import Clusters
 from gateway.credentials import credentials_of, no_front_proxies
 from gateway.failures import Refused
-from gateway.handover import Caller, Handover
+from gateway.handover import Caller, ManagementPort
 from gateway.membership.conditions import check_registered
 from gateway.membership.registry import Cluster
 from gateway.metrics import Traffic
 from gateway.passage import Outcome, Passage
 from gateway.peer import Peer
-from gateway.retry import may_retry
+from gateway.retry import may_retry, repeatable
 from gateway.route import Route, Router, proxied_prefix
 from gateway.settling import ROUNDS, Settling
 from gateway.upstreamhead import sorted_once, upstream_headers
@@ -54,6 +55,8 @@ PUBLIC = frozenset((
 ))  # fmt: skip
 """All that is served without credentials."""
 UPGRADES = frozenset((b"spdy/3.1", b"websocket"))
+AGAIN = 1
+"""Seconds after which a client is to try again what nobody has sent, and what is about to pass."""
 _ASKED_IN_VAIN = "those who know do not answer, or too many wait for them"
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -89,10 +92,11 @@ class Pipeline:
         grants: Decide,
         registry: Names,
         clusters: Clusters,
-        management: Handover,
+        management: ManagementPort,
         audit: AuditTrail,
         traffic: Traffic,
         settling: Settling,
+        arrivals: Arrivals,
         clock: Callable[[], float],
         wall: Callable[[], float],
         large_body: int,
@@ -110,6 +114,7 @@ class Pipeline:
         self._audit = audit
         self._traffic = traffic
         self._settling = settling
+        self._arrivals = arrivals
         self._clock = clock
         self._wall = wall
         self._large_body = large_body
@@ -132,6 +137,9 @@ class Pipeline:
             return  # its client left while it waited
         try:
             self._serve(passage)
+        except Arriving as arriving:
+            if not self._await_agents(passage, arriving, rounds):
+                self._refuse(passage, arriving.otherwise)
         except Undecided as undecided:
             if not rounds or not self._settling.wait(undecided, lambda: self._decide(passage, rounds - 1)):
                 self._refuse(passage, Refused(status.AUTHENTICATION_UNAVAILABLE, _ASKED_IN_VAIN, 1))
@@ -144,12 +152,16 @@ class Pipeline:
             self._on_bug(error)
             passage.bug()
 
+    def _await_agents(self, passage: Passage, arriving: Arriving, rounds: int = ROUNDS) -> bool:
+        """Decide anew when they are there, or soon; `gateway.arrivals` says for how long. False: too many wait."""
+        return self._settling.wait_for_agents(arriving, lambda: self._decide(passage, rounds))
+
     def _refuse(self, passage: Passage, refused: Refused) -> None:
         passage.reason = Withdrawal.of(refused, passage.audit_id).reason
         self._answer(passage, refused.answer(passage.audit_id))
 
     def _serve(self, passage: Passage) -> None:
-        head = passage.head
+        head, passage.allowed, passage.decision = passage.head, False, None  # it may have been decided before
         route = passage.route = self._router.route(head.target, head.host or b"")
         if route.cluster is None and head.path in PUBLIC and head.method in (b"GET", b"HEAD"):
             passage.audited = False
@@ -166,7 +178,8 @@ class Pipeline:
         passage.cluster = route.cluster
         _check_upgrade(head)
         passage.block = self._upstream(passage, route, info, identity, decision)
-        if info.interactive:
+        passage.block.repeatable = repeatable(head, info)
+        if info.interactive and passage.tap is None:
             self._prepare(passage)
         passage.allowed = True
         return self._open(passage)
@@ -219,23 +232,23 @@ class Pipeline:
             raise HeadError("more headers and groups than the link takes", 431)
         upgrade = head.upgrade is not None
         long = info.is_long_running or upgrade or self._is_large(head)
-        return RequestBlock(
-            head.method, route.target, headers, passage.request_ended, long, upgrade, decision.pass_through
-        )
+        ended = head.framing.empty and not upgrade
+        return RequestBlock(head.method, route.target, headers, ended, long, upgrade, decision.pass_through)
 
     def _is_large(self, head: RequestHead) -> bool:
         framing = head.framing
         return framing.kind is FramingKind.CHUNKED or framing.length > self._large_body
 
     def _open(self, passage: Passage) -> None:
+        """Where the cluster's agents are on their way, the request is decided again when one is there."""
         assert passage.block is not None
-        passage.tries += 1
-        if passage.block.long:
-            self._traffic.long_running += passage.tries == 1
         try:
             exchange = self._clusters.open(passage.cluster, passage.block, passage)
         except StubError as error:
-            raise failures.of_stub(error) from None
+            raise self._arrivals.refusal(error, passage.started) from None
+        passage.tries += 1
+        if passage.block.long:
+            self._traffic.long_running += passage.tries == 1
         passage.opened(exchange)
 
     def _manage(self, passage: Passage, identity: Identity | None) -> None:
@@ -254,6 +267,9 @@ class Pipeline:
 
     def reset(self, passage: Passage, error: ExchangeReset) -> None:
         """See gateway.passage.Owner."""
+        if (unsent := unsent_of(error, passage.cluster)) is not None:
+            self._return_to_sender(passage, unsent)
+            return
         self._traffic.reset(error.hop, error.reason)
         if may_retry(passage, error) and self._retry(passage):
             return
@@ -263,10 +279,26 @@ class Pipeline:
     def _retry(self, passage: Passage) -> bool:
         try:
             self._open(passage)
-        except Refused:
+        except (Refused, HeadError):
             return False  # nobody else is there: the first failure is what its user should read
+        except Arriving as arriving:
+            return self._await_agents(passage, arriving)
         self._traffic.retries += 1
         return True
+
+    def _return_to_sender(self, passage: Passage, unsent: StubError) -> None:
+        """The replica that holds the cluster did not send it either: as if it had been refused here, but for a large
+        body, of which some is gone already: its client has it still.
+        """
+        if passage.block is not None and passage.block.long:
+            self._traffic.long_running -= passage.tries == 1
+        passage.tries = 0
+        refused = self._arrivals.refusal(unsent, passage.started)
+        if not isinstance(refused, Arriving):
+            self._refuse(passage, refused)
+        elif not passage.returnable or not self._settling.wait(refused, lambda: self._decide(passage, ROUNDS)):
+            refused.otherwise.retry_after = refused.otherwise.retry_after or AGAIN
+            self._refuse(passage, refused.otherwise)
 
     def recheck(self, passage: Passage) -> None:
         """A stream lives as long as its user may have it, and as whom it was opened: see gateway.door.Handler."""

@@ -22,15 +22,19 @@ ROUNDS: Final = 4
 
 
 class Settling:
-    """The questions under way. `most` bounds the requests that wait; live streams, which have somebody's connection and
-    were let in before, are bounded by those alone: no stranger's requests may stand between them and their answer.
+    """The questions under way. `most` bounds the requests that wait for an answer; `awaited` those that wait for a
+    cluster's agents, by themselves: one cluster's outage must not keep anybody from being known. Live streams, which
+    have somebody's connection and were let in before, are bounded by those alone: no stranger's requests may stand
+    between them and their answer.
     """
 
-    def __init__(self, *, most: int = 1_000, patience: float = PATIENCE) -> None:
+    def __init__(self, *, most: int = 1_000, awaited: int = 2_000, patience: float = PATIENCE) -> None:
         self._most = most
+        self._awaited = awaited
         self._patience = patience
         self._requests: set[asyncio.Task[None]] = set()
         self._streams: set[asyncio.Task[None]] = set()
+        self._arriving: set[asyncio.Task[None]] = set()
 
     def wait(self, undecided: Undecided, then: Callable[[], None]) -> bool:
         """Call `then` when the question is settled, or took too long. False: too many wait already."""
@@ -39,13 +43,20 @@ class Settling:
         self._begin(self._requests, undecided, then)
         return True
 
+    def wait_for_agents(self, undecided: Undecided, then: Callable[[], None]) -> bool:
+        """The same, for who is known already and waits for a cluster's agents."""
+        if len(self._arriving) >= self._awaited:
+            return False
+        self._begin(self._arriving, undecided, then)
+        return True
+
     def look_again(self, undecided: Undecided, then: Callable[[], None]) -> None:
         """The same for a live stream. It always may wait."""
         self._begin(self._streams, undecided, then)
 
     async def close(self) -> None:
         """Nobody waits any more."""
-        tasks = (*self._requests, *self._streams)
+        tasks = (*self._requests, *self._streams, *self._arriving)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

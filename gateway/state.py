@@ -11,6 +11,7 @@ from auth.statefile import read_private, write_private
 from auth.tokenkeysfile import KeyFile
 from auth.tokens import TokenSigner
 
+REPLICAS = "kulvert-replicas"
 ISSUER = "https://kulvert.dev"
 AUDIENCE = "kulvert"
 DAY = 86_400.0
@@ -39,6 +40,11 @@ class State:
     def agents_authority(self, now: float) -> CertificateAuthority:
         """The agents' CA, made at the first use: another one than the users', so that neither passes for the other."""
         return CertificateAuthority.load_or_create(self.directory / "agents-ca.pem", AUTHORITY, now)
+
+    def replicas_authority(self, now: float) -> bytes:
+        """Certificate and key (PEM) of the authority that replicas know each other by, made at the first use."""
+        path = self.directory / "replicas-ca.pem"
+        return CertificateAuthority.load_or_create(path, REPLICAS, now).to_pem()
 
     @property
     def token_keys(self) -> KeyFile:

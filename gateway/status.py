@@ -160,6 +160,20 @@ OVERLOADED: Final = Failure(
     "Kulvert's gateway is overloaded or shutting down; try again",
     retryable=True,
 )  # fmt: skip
+NOT_KEPT: Final = Failure(
+    504, "Timeout", GATEWAY,
+    "Kulvert's gateway has made this change, but the other replicas may not have it yet: {}; look before you repeat it",
+)  # fmt: skip
+OVERRULED: Final = Failure(
+    409, "Conflict", GATEWAY,
+    "Kulvert's gateway has not made this change: {}",
+)  # fmt: skip
+MOVING: Final = Failure(
+    503, "ServiceUnavailable", STUB,
+    "No agent of cluster {} is to be reached just now, since another replica of Kulvert takes over;"
+    " try again in a few seconds",
+    retryable=True,
+)  # fmt: skip
 NO_AGENT: Final = Failure(
     503, "ServiceUnavailable", STUB,
     "No agent of cluster {} is connected to Kulvert; check the agent's pod and its way out of that cluster",
@@ -214,6 +228,9 @@ FAILURES: Final = (
     INTERNAL_ERROR,
     AUDIT_UNAVAILABLE,
     OVERLOADED,
+    NOT_KEPT,
+    OVERRULED,
+    MOVING,
     NO_AGENT,
     AGENT_SILENT,
     AGENT_LOST,

@@ -112,7 +112,7 @@ def _acceptance(found: Declared, cluster: Cluster, known: Known) -> Step | None:
     if not found.accepts:
         if not accepted:
             return Step(Do.MARK) if found.accepted else None
-        knew = accepted == found.accepted
+        knew = accepted in (found.accepted, cluster.hub_accepted)
         return Step(Do.DENY) if knew else Step(Do.OPEN, accepted)
     if cluster.denied:
         return Step(Do.ADMIT)

@@ -1,7 +1,9 @@
 """An agent's installation in its cluster, as Kubernetes objects in the order in which they are applied.
 
 All of them bear the label by which the agent finds them again when it uninstalls itself (agent/cleanup.py), and are
-what a removal names where it could not (gateway/membership/removals.py). The roles are those of charts/agent-rbac.yaml.
+what a removal names where it could not (gateway/membership/removals.py). The roles are those of charts/agent-rbac.yaml,
+and the objects those that charts/kulvert-agent makes, but for what depends on a cluster's network and its drains
+(tests/charts/test_manifest.py compares them). Plain documents with fixed names: a resource for Kustomize as they stand.
 """
 
 from __future__ import annotations
@@ -87,13 +89,15 @@ class Installation:
     def _deployment(self) -> Object:
         selector = {"app.kubernetes.io/name": NAME}
         pod = {"metadata": {"labels": dict(LABELS)}, "spec": self._pod()}
-        spec = {"replicas": self.replicas, "selector": {"matchLabels": selector}, "template": pod}
+        strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+        spec = {"replicas": self.replicas, "strategy": strategy, "selector": {"matchLabels": selector}, "template": pod}
         return _namespaced("apps/v1", "Deployment", NAME) | {"spec": spec}
 
     def _pod(self) -> Object:
         return {
             "serviceAccountName": NAME,
             "automountServiceAccountToken": False,  # the volume below is the same, with a shorter life
+            "enableServiceLinks": False,
             "terminationGracePeriodSeconds": 30,
             "securityContext": {
                 "runAsNonRoot": True,

@@ -65,7 +65,9 @@ class Audit(Protocol):
 
 
 class ServiceAccountKeeper:
-    """`run` is its whole life. `new_id` makes audit ids, `wall` tells the time that tokens expire by."""
+    """`run` is its whole life. `new_id` makes audit ids, `wall` tells the time that tokens expire by. Of several
+    replicas the one that is `leading` does it: when it begins to, it drops those of clusters that are not `registered`.
+    """
 
     def __init__(
         self,
@@ -76,6 +78,8 @@ class ServiceAccountKeeper:
         new_id: Callable[[], str],
         wall: Callable[[], float],
         look: float = 1.0,
+        leading: Callable[[], bool] = lambda: True,
+        registered: Callable[[], Iterable[str]] | None = None,
     ) -> None:
         self._store = store
         self._projection = projection
@@ -84,6 +88,9 @@ class ServiceAccountKeeper:
         self._new_id = new_id
         self._wall = wall
         self._look = look
+        self._leading = leading
+        self._registered = registered
+        self._led = False
         self._lines = Lines()
         self._failures: dict[Key, tuple[int, float]] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
@@ -103,6 +110,8 @@ class ServiceAccountKeeper:
 
     def look(self) -> None:
         """Starts what is due. One cluster that does not answer delays no other."""
+        if not self._leads():
+            return
         for managed in self._store.list():
             key = managed.wanted.key
             if len(self._tasks) >= _AT_ONCE:
@@ -111,6 +120,15 @@ class ServiceAccountKeeper:
                 task = asyncio.get_running_loop().create_task(self._work(managed), name=f"service account {key}")
                 self._tasks[key] = task
                 task.add_done_callback(partial(self._done, key))
+
+    def _leads(self) -> bool:
+        """What another replica has dropped meanwhile, and whether it was made anew since, is not known here."""
+        led, self._led = self._led, self._leading()
+        if not self._led:
+            self._dropped.clear()
+        elif not led and self._registered is not None:
+            self.keep_only(self._registered())
+        return self._led
 
     async def settled(self) -> None:
         """Waits for what is under way."""

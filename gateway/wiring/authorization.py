@@ -20,8 +20,9 @@ from gateway.granting.journal import GrantJournal
 from gateway.granting.store import GrantStore
 from gateway.handover import Caller
 from gateway.hub.client import Hub
-from gateway.hub.grants import PATH, HubGrants
-from gateway.hub.watch import HubWatch, jitter
+from gateway.hub.grants import GRANTS, HubGrants, read
+from gateway.hub.informer import Informer, jitter
+from gateway.hub.informermetrics import InformersCollector
 from gateway.membership.registry import Cluster, ClusterRegistry
 from gateway.pipeline import Decide
 from gateway.settling import settled
@@ -46,7 +47,7 @@ class Authorization:
         names = (FILE, STORE, HUB) if self._reads_hub else (FILE, STORE)
         self.sources = GrantSources(*names)
         self._admins = frozenset(config.admin_groups)
-        self._watch: HubWatch | None = None
+        self._hub_grants: HubGrants | None = None
         self.decider: Decide = self._decider()
         self._take_file()
         self._take_store()
@@ -57,13 +58,14 @@ class Authorization:
     def _reads_hub(self) -> bool:
         return self._hub is not None and self._config.hub.grants
 
-    def start(self, tasks: Tasks, audit: AuditLogs, new_id: Callable[[], str]) -> None:
+    def start(self, tasks: Tasks, audit: AuditLogs, new_id: Callable[[], str], informers: InformersCollector) -> None:
         """Begin to read the hub's grants, and to record what the command does to the store's."""
         self.store.subscribe(GrantJournal(self.store, audit, new_id, time.time).look)
         if self._hub is None or not self._reads_hub:
             return
-        self._watch = HubWatch(self._hub.api, PATH, HubGrants(self.sources).changed, jitter())
-        tasks.start("grants of the hub", self._watch.run)
+        self._hub_grants = HubGrants(self.sources, Informer(self._hub.api, GRANTS, read, jitter()))
+        informers.add("grants", self._hub_grants.informer)
+        tasks.start("grants of the hub", self._hub_grants.run)
 
     async def reaches(self, identity: Identity, cluster: Cluster) -> bool:
         """Whether a user may reach a cluster for anything."""
@@ -105,14 +107,14 @@ class Authorization:
             ],
         )
         if self._reads_hub:
-            part.warnings["hub-grants"] = lambda: self._watch.problem if self._watch else None
+            part.warnings["hub-grants"] = lambda: self._hub_grants.informer.problem if self._hub_grants else None
         return part
 
     def _problem(self) -> str | None:
         """Until the hub's grants were read once, nobody is let in. A file that is wrong now takes no replica out, or a
         typing error would take all of them: those read before are in force, and the warning says that they are old.
         """
-        if self._watch is not None and not self._watch.listed.is_set():
+        if self._hub_grants is not None and not self._hub_grants.informer.synced.is_set():
             return "the hub's grants were not read yet"
         return None
 

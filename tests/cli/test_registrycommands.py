@@ -15,6 +15,7 @@ from cli.lock import only_one
 from gateway.membership.agentcertificates import IssuedCertificate
 from gateway.membership.conditions import Condition
 from gateway.membership.enrolments import Enrolment
+from gateway.membership.inventory import Inventory
 from gateway.membership.registry import SqliteRegistry
 from gateway.membership.stores import Stores
 from tests.cli.command import kulvert
@@ -28,8 +29,8 @@ def state(tmp_path: Path) -> Path:
 
 def test_a_cluster_is_added_listed_and_removed(state: Path) -> None:
     listed = kulvert("cluster", "list", "--state-dir", state).output.splitlines()
-    assert listed[0].split() == ["NAME", "STATUS", "ID", "CREATED", "LABELS"]
-    assert re.fullmatch(r"edge +New +- +\d{4}-\d\d-\d\dT\d\d:\d\dZ +a=b", listed[1])
+    assert listed[0].split() == ["NAME", "STATUS", "VERSION", "NODES", "ID", "CREATED", "LABELS"]
+    assert re.fullmatch(r"edge +New +- +- +- +\d{4}-\d\d-\d\dT\d\d:\d\dZ +a=b", listed[1])
     assert kulvert("cluster", "remove", "edge", "--state-dir", state).exit_code == 0
     assert len(kulvert("cluster", "list", "--state-dir", state).output.splitlines()) == 1
 
@@ -229,3 +230,15 @@ def test_with_a_server_the_command_watches_and_says_for_what_it_waits(state: Pat
     assert result.exit_code == 1
     assert "not done within 1s" in result.stderr
     assert "`kulvert cluster show edge`" in result.stderr
+
+
+def test_what_is_in_a_cluster_is_shown(state: Path) -> None:
+    registry = SqliteRegistry(state / "clusters.db")
+    registry.set_conditions({}, {"edge": Inventory("v1.36.0", "aws", 3, 2)})
+    registry.close()
+    listed = kulvert("cluster", "list", "--state-dir", state).output.splitlines()
+    assert re.match(r"edge +New +v1\.36\.0 +2/3 +- ", listed[1])
+    shown = kulvert("cluster", "show", "edge", "--state-dir", state).output
+    assert re.search(r"^version: +v1\.36\.0 aws$", shown, re.MULTILINE)
+    assert re.search(r"^nodes: +2/3$", shown, re.MULTILINE)
+    assert '"kubernetes": "v1.36.0"' in kulvert("cluster", "show", "edge", "-o", "json", "--state-dir", state).output

@@ -17,6 +17,7 @@ from auth.authenticator import AuthenticationFailed, Authenticator
 from auth.chain import AuthenticatorChain
 from auth.grants.grants import Decisions, Grant, Grants
 from auth.identity import Credentials, Identity
+from gateway.arrivals import Arrivals
 from gateway.audit.log import AuditIds, AuditLog
 from gateway.audit.trail import AuditTrail
 from gateway.connection import ClientConnection
@@ -29,6 +30,7 @@ from gateway.metrics import Traffic, TrafficCollector, registry_of
 from gateway.pipeline import Pipeline
 from gateway.route import Router
 from gateway.settling import Settling
+from stub.errors import StubError
 from tests.gateway.wire import FakeClusters, Wire
 from tunnel.batch import Batch
 
@@ -128,6 +130,7 @@ class Gate:
     time: list[float]
     checks: dict[str, Check]
     audit: Lines
+    arrivals: Arrivals
     bugs: list[BaseException] = field(default_factory=list)
 
     def connect(self, **extra: Any) -> Wire:
@@ -146,6 +149,8 @@ async def gate(
     timeouts: DoorTimeouts | None = None,
     grants: Grants = GRANTS,
     first: Iterable[Authenticator] = (),
+    transient: Iterable[type[StubError]] = (),
+    awaited: float = 0.0,
 ) -> AsyncIterator[Gate]:
     """Set a gateway up, and take it down; it must have met no bug, and hold nothing when its connections are gone."""
     loop = asyncio.get_running_loop()
@@ -161,7 +166,7 @@ async def gate(
     management = Management(
         names, Decisions(grants), lambda _: Attached(1, 1), metrics, checks, "0.0.0", lambda: time[0]
     )
-    settling = Settling()
+    settling, arrivals = Settling(), Arrivals(lambda: time[0], transient, awaited)
     runner = web.AppRunner(
         management.application(), handle_signals=False, access_log=None, keepalive_timeout=0, shutdown_timeout=0.1
     )
@@ -178,6 +183,7 @@ async def gate(
         audit=AuditTrail(audit, AuditIds(lambda size: b"\x5a" * size), lambda: time[0]),
         traffic=traffic,
         settling=settling,
+        arrivals=arrivals,
         clock=lambda: time[0],
         wall=lambda: time[0],
         large_body=limits.large_body,
@@ -187,7 +193,7 @@ async def gate(
     door = Door(pipeline, Batch(loop.call_soon), limits, timeouts or DoorTimeouts(), time[0])
     doors.append(door)
     try:
-        yield Gate(clusters, door, pipeline, tokens, traffic, names, chain, time, checks, sink, bugs)
+        yield Gate(clusters, door, pipeline, tokens, traffic, names, chain, time, checks, sink, arrivals, bugs)
     finally:
         await settling.close()
         await runner.cleanup()

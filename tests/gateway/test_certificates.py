@@ -72,6 +72,18 @@ def test_the_servers_own_is_renewed_at_two_thirds_of_its_life(state: State) -> N
     assert not made.poll(start + 266 * DAY)
 
 
+def test_the_servers_own_is_made_anew_when_the_clock_goes_back(state: State) -> None:
+    state.authority(NOW)
+    made = Certificates(TlsConfig(), ("gw",), state, NOW + 3600)
+    trusted = state.server_ca.read_bytes()
+    with pytest.raises(ssl.SSLCertVerificationError, match="not yet valid"):
+        shown(made.users, trusted)
+    assert not made.poll(NOW + 3570), "as clocks are set a little now and then"
+    assert made.poll(NOW)
+    assert shown(made.users, trusted) == shown(made.agents, trusted)
+    assert not made.poll(NOW + 1)
+
+
 def test_configured_files_are_loaded_when_they_change_and_only_if_they_fit(state: State, tmp_path: Path) -> None:
     configured = Configured(tmp_path)
     made = Certificates(configured.tls, ("ignored",), state, NOW)

@@ -24,14 +24,19 @@ OWN = {
     "login.redirectHost": "127.0.0.1",
     "enrolment.certificateLifetime": "86400",
     "enrolment.requestLifetime": "600",
+    "replicas.agentsAddress": "https://replica-1.example:8444",
+    "leases.duration": "20",
+    "leases.replicaDuration": "5",
+    "leases.replicaRetryPeriod": "0.5",
+    "leases.tidy": "120",
     "audit.logMode": "drop",
     "audit.webhookMode": "drop",
 }
 """Settings that are not any text."""
 ALONE = {
     *("tls.certificate", "tls.key", "login.issuer", "login.clientId"),
-    *("hub.tokenReview", "hub.grants", "hub.accessReview", "serviceAccounts.secretNamespaces"),
-    *("autoJoin.enabled", "autoJoin.agentsAddress"),
+    *("hub.tokenReview", "hub.grants", "hub.accessReview", "hub.clusters", "serviceAccounts.secretNamespaces"),
+    *("autoJoin.enabled", "autoJoin.agentsAddress", "replicas.mode"),
 }
 """Settings that need another one beside them."""
 

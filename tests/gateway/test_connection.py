@@ -385,6 +385,8 @@ async def test_draining_closes_idle_connections_and_others_after_their_answer() 
         assert read(busy.take())[0].headers["connection"] == "close"
         assert read(streaming.take())[0].body == b"y"
         assert busy.closed
+        assert not streaming.closed, "nobody has told it of the end"
+        g.pass_time(1)
         assert streaming.closed
 
 

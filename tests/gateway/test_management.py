@@ -5,6 +5,7 @@ over.
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import orjson
 import pytest
@@ -15,6 +16,7 @@ from auth.decision import Decision
 from auth.grants.grants import Decisions
 from auth.identity import Identity
 from gateway.handover import AppExchange, Caller, Handover, caller_of
+from gateway.management import _as_status
 from gateway.membership.registry import Cluster
 from gateway.pipeline import PUBLIC
 from tests.gateway.answers import read
@@ -165,7 +167,7 @@ class App:
     """A handover to a small application."""
 
     async def __aenter__(self) -> App:
-        app = web.Application()
+        app = web.Application(middlewares=[_as_status])
         app.router.add_route("*", "/echo", echo)
         app.router.add_get("/flood", flood)
         app.router.add_get("/crash", crash)
@@ -246,6 +248,19 @@ async def test_an_application_that_hangs_up_is_a_reset() -> None:
         app.ask(b"GET /crash HTTP/1.1\r\nHost: x\r\n\r\n", sink)
         await settle()
         assert sink.error is not None
+
+
+async def test_a_client_that_has_gone_before_the_application_has_begun_leaves_no_error_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    async with App() as app:
+        app.ask(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n", Sink()).cancel(Hop.CLIENT, Reason.CANCELLED, "gone")
+        await settle()
+        gc.collect()  # a task's error that nobody has asked for is told when the task goes
+    assert not complaints
+    assert not caplog.records
 
 
 async def test_a_cancelled_request_is_heard_of_no_more() -> None:

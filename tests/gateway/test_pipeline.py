@@ -99,7 +99,8 @@ async def test_what_the_stub_refuses_never_left_it(refusal: StubError, status: i
     ("hop", "reason", "status", "words"),
     [
         (Hop.STUB, Reason.LINK_LOST, 502, "lost in mid-request; whether the request took effect is unknown"),
-        (Hop.STUB, Reason.UNACKNOWLEDGED, 504, "unknown"),
+        (Hop.STUB, Reason.UNACKNOWLEDGED, 503, "the request was not sent"),
+        (Hop.AGENT, Reason.UNACKNOWLEDGED, 504, "unknown"),
         (Hop.AGENT, Reason.UNREACHABLE, 503, "cannot reach its API server"),
         (Hop.AGENT, Reason.TLS, 503, "cannot reach its API server"),
         (Hop.APISERVER, Reason.TIMEOUT, 504, "did not answer in time"),

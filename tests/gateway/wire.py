@@ -78,11 +78,14 @@ class FakeClusters:
 
     opened: list[FakeExchange] = field(default_factory=list)
     refuse: list[StubError] = field(default_factory=list)
+    agent: str = FakeExchange.agent
+    """Empty: another replica knows it."""
 
     def open(self, cluster: str, head: RequestBlock, sink: ResponseSink) -> FakeExchange:
         if self.refuse:
             raise self.refuse.pop(0)
         exchange = FakeExchange(cluster, head, sink)
+        exchange.agent = self.agent
         self.opened.append(exchange)
         return exchange
 

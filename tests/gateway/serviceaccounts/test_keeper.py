@@ -411,3 +411,52 @@ def test_what_is_shown_can_be_declared_again(world: World) -> None:
 def test_a_declaration_is_read_strictly(document: object) -> None:
     with pytest.raises(RegistryError):
         read(document)
+
+
+def _one_of_several(world: World, leads: list[bool]) -> ServiceAccountKeeper:
+    return ServiceAccountKeeper(
+        world.store,
+        world.files,
+        world._call,
+        world,
+        lambda: "audit-id",
+        lambda: world.now,
+        leading=lambda: leads[0],
+        registered=lambda: [cluster.name for cluster in world.registry.list()],
+    )
+
+
+async def test_of_several_replicas_the_one_that_leads_makes_tokens(world: World) -> None:
+    leads = [False]
+    world.keeper = _one_of_several(world, leads)
+    world.registry.add(Cluster("edge", "u1", 1.0))
+    world.store.put(WANTED, "root", world.now)
+    await world.look()
+    assert not world.calls
+    leads[0] = True
+    await world.look()
+    assert world.token == f"{SECRET}-1"
+
+
+async def test_an_account_of_a_cluster_that_came_again_is_not_dropped_by_a_later_leader(world: World) -> None:
+    leads = [False]
+    world.keeper = _one_of_several(world, leads)
+    world.store.put(WANTED, "root", world.now)
+    world.keeper.changed(Change.REMOVED, Cluster("edge", "u1"))
+    await world.look()
+    world.registry.add(Cluster("edge", "u2", 1.0))
+    leads[0] = True
+    await world.look()
+    assert world.token == f"{SECRET}-1"
+
+
+async def test_a_new_leader_drops_what_was_of_clusters_that_are_gone(world: World) -> None:
+    leads = [False]
+    world.keeper = _one_of_several(world, leads)
+    world.store.put(WANTED, "root", world.now)
+    await world.look()
+    leads[0] = True
+    await world.look()
+    await world.look()
+    assert world.store.get(WANTED.key) is None
+    assert not world.calls

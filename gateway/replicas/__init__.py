@@ -1,0 +1,1 @@
+"""Several servers as one: where an exchange goes, what is asked of the leader, and who waits for whom."""

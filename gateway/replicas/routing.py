@@ -1,0 +1,46 @@
+"""The port towards the stub where there are several replicas: an exchange is opened here, or at the one that holds
+the cluster. At most one hop: what another replica brings is opened here or nowhere.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.clusters import Clusters
+from gateway.retry import repeatable_block
+from stub.errors import Unheld
+from stub.ownership import Ownership
+from tunnel.ports import Exchange, RequestBlock, ResponseSink
+
+
+class Peers(Protocol):
+    """stub.peers.peers.Peers."""
+
+    def open(self, replica: str, cluster: str, head: RequestBlock, sink: ResponseSink) -> Exchange:
+        """Open an exchange at another replica. Raises StubError: nothing has left."""
+        ...
+
+
+class RoutedClusters:
+    """See `gateway.clusters.Clusters`. Each time the holder's own deadline is looked at: a Lease is no fence."""
+
+    def __init__(self, ownership: Ownership, here: Clusters, peers: Peers) -> None:
+        self._ownership = ownership
+        self._here = here
+        self._peers = peers
+
+    def open(self, cluster: str, head: RequestBlock, sink: ResponseSink) -> Exchange:
+        """See `Clusters`."""
+        place = self._ownership.place(cluster)
+        if place.mine:
+            return self._here.open(cluster, head, sink)
+        if not place.replica:
+            raise Unheld(cluster, f"no replica has the agents of cluster {cluster!r} at present; try again")
+        return self._peers.open(place.replica, cluster, head, sink)
+
+    def open_here(self, cluster: str, head: RequestBlock, sink: ResponseSink) -> Exchange:
+        """What another replica asks for."""
+        if not self._ownership.place(cluster).mine:
+            raise Unheld(cluster, "this replica does not have the cluster's agents any more; try again")
+        head.repeatable = repeatable_block(head)  # it does not travel
+        return self._here.open(cluster, head, sink)
