@@ -86,7 +86,7 @@ async def _all(names: tuple[str, ...], connections: tuple[int, ...], requests: i
 async def _row(upstream: Upstream, least: Floor, platform: Platform, connections: int, requests: int) -> Row:
     direct = Target(upstream.url, upstream.tls, upstream.headers)
     spliced = Target(least.url, least.tls, upstream.headers)
-    gateway = Target(f"{platform.url}/clusters/{upstream.name}{PATH}", _user_tls(platform))
+    gateway = Target(f"{platform.url}/clusters/{upstream.name}{PATH}", user_tls(platform))
     pids = (platform.server().pid, platform.agent(upstream.name).pid)
     return Row(
         upstream.name,
@@ -105,7 +105,8 @@ async def _way(target: Target, connections: int, requests: int, pids: tuple[int,
     return Way(1e6 * result.percentile(0.5), 1e6 * result.percentile(0.99), result.rate, cpu)
 
 
-def _user_tls(platform: Platform) -> ssl.SSLContext:
+def user_tls(platform: Platform) -> ssl.SSLContext:
+    """Trusts the platform, and shows the administrator's certificate."""
     issued = platform.certificate("admin", ["kulvert:admins"])
     pair = platform.directory / "user.pem"
     pair.write_bytes(issued.certificate + issued.key)

@@ -6,8 +6,9 @@ import asyncio
 import re
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -21,17 +22,21 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where GETs go, and with which headers (`name: value`)."""
+    """Where GETs go, and with which headers (`name: value`); with `paths`, to these in turn instead of the url's."""
 
     url: str
     tls: ssl.SSLContext
     headers: Sequence[str] = ()
+    paths: Sequence[str] = ()
 
-    def request(self) -> bytes:
-        """The bytes of one request, as kubectl sends it."""
+    def requests(self) -> Iterator[bytes]:
+        """The bytes of one request after another, as kubectl sends them."""
+        return cycle([self._request(path) for path in self.paths or [urlsplit(self.url).path]])
+
+    def _request(self, path: str) -> bytes:
         parts = urlsplit(self.url)
         lines = [
-            f"GET {parts.path} HTTP/1.1",
+            f"GET {path} HTTP/1.1",
             f"Host: {parts.netloc}",
             "User-Agent: kubectl/v1.36.3 (linux/amd64) kubernetes/abcdef1",
             "Accept: application/json",
@@ -68,7 +73,7 @@ async def run(target: Target, connections: int, requests: int, ready: Callable[[
     parts = urlsplit(target.url)
     assert parts.hostname
     assert parts.port
-    crew = _Crew(target.request(), requests)
+    crew = _Crew(target.requests(), requests)
     where = (parts.hostname, parts.port)
     for _ in range(connections):
         await loop.create_connection(lambda: _Connection(crew), *where, ssl=target.tls, server_hostname=parts.hostname)
@@ -84,8 +89,8 @@ async def run(target: Target, connections: int, requests: int, ready: Callable[[
 
 
 class _Crew:
-    def __init__(self, request: bytes, requests: int) -> None:
-        self.request = request
+    def __init__(self, texts: Iterator[bytes], requests: int) -> None:
+        self.texts = texts
         self.left = requests
         self.waiting = requests
         self.workers: list[_Connection] = []
@@ -123,7 +128,7 @@ class _Connection(asyncio.Protocol):
         if self._crew.left:
             self._crew.left -= 1
             self._began = time.perf_counter()
-            self.transport.write(self._crew.request)
+            self.transport.write(next(self._crew.texts))
 
     def data_received(self, data: bytes) -> None:
         self._held = self._held + data if self._held else data
