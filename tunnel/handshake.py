@@ -141,12 +141,12 @@ class Hello:
     credit: int = 64 * KIB
     exchanges: int = 0
     links: int = 0
-    hints: bool = False
-    """The agent follows a hint, and has not done so for this connection."""
     supersedes: str = ""
     supersedes_proof: str = ""
     session: str = ""
     link_id: int = 0
+    hints: bool = False
+    """The agent follows a hint, and has not done so for this connection."""
 
     def encode(self) -> bytes:
         """The message `hello`."""
@@ -222,14 +222,14 @@ class Welcome:
     exchanges: int = 0
     address: str = ""
     server_name: str = ""
-    hint: str = ""
-    """Own links are dialled with this ALPN entry, too: it leads to the process that has the session."""
     trust: str = ""
     """PEM of the authorities that the agent shall trust from now on, besides those it was configured with."""
     epoch: int | None = None
     """The replica's holding of this cluster; None: the challenge's epoch counts."""
     silence: float = 0.0
     """Seconds: a stub that was silent for longer may have lost its Lease, and its session ends. 0: nothing is said."""
+    hint: str = ""
+    """Own links are dialled with this ALPN entry, too: it leads to the process that has the session."""
 
     def __repr__(self) -> str:
         return f"Welcome(version={self.version}, session={self.session!r})"
@@ -276,10 +276,10 @@ class Welcome:
             number(message, "exchanges", 1, 10**6),
             text(address, "url", default=""),
             text(address, "serverName", default=""),
-            hint_of(address),
             block(message, "trust", MAX_TRUST, ""),
             number(message, "epoch") if "epoch" in message else None,
             number(message, "silenceMs", 0, MAX_SILENCE, default=0) / 1000,
+            hint_of(address),
         )
 
 

@@ -69,7 +69,7 @@ def put_labels(database: sqlite3.Connection, name: str, labels: Iterable[tuple[s
 
 def put_denied(database: sqlite3.Connection, name: str, denied: bool) -> None:
     """Whether the hub's administrator accepts it no more. Of who is let in again the hub has not heard yet."""
-    database.execute("UPDATE cluster SET denied = ? WHERE name = ?", (denied, name))
+    database.execute("UPDATE cluster SET denied = ?, hub_accepted = '' WHERE name = ?", (denied, name))
 
 
 def put_hub_accepted(database: sqlite3.Connection, name: str, uid: str) -> None:

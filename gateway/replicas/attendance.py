@@ -29,6 +29,10 @@ FRESH: Final = 4.0
 """Seconds for which it counts."""
 WANTED: Final = 5.0
 """Seconds for which somebody who asks without waiting is kept up to date."""
+WATCHED: Final = 60.0
+"""Seconds for which one is who asks about all clusters in turn."""
+SHARE: Final = 10.0
+"""Between two rounds about these is so many times what one takes: with very many they become rarer, not dearer."""
 LIMIT: Final = 2.0
 """Seconds for one replica to answer about a page."""
 PATIENCE: Final = 5.0
@@ -93,6 +97,8 @@ class OthersAttendance:
         self._asked: dict[str, float] = {}
         """When it was asked about a cluster last, whatever came of it."""
         self._wanted: dict[str, float] = {}
+        self._watched: dict[str, float] = {}
+        """Until when it is asked about each second, and now and then."""
         self._locks: dict[str, asyncio.Lock] = {}
         self._news = asyncio.Event()
 
@@ -103,13 +109,15 @@ class OthersAttendance:
 
     def follow(self, cluster: str) -> Seen | None:
         """The same, and it is asked about for the next seconds."""
-        self._wanted[cluster] = self._clock()
+        self._wanted[cluster] = self._clock() + WANTED
         self._news.set()
         return self.seen(cluster)
 
     def renewal(self, cluster: str) -> Renewal:
         """As a heartbeat, where there are no Leases of them. What is not known leaves what was so."""
-        seen = self.follow(cluster)
+        self._watched[cluster] = self._clock() + WATCHED
+        self._news.set()
+        seen = self._seen.get(cluster)
         if seen is None:
             return Renewal(Pulse(1, 0, "", Inventory(), 0.0), _DURATION, self._clock(), fresh=False)
         told = seen.attached
@@ -117,27 +125,36 @@ class OthersAttendance:
 
     async def refresh(self, clusters: Iterable[str]) -> None:
         """Ask about those that are others', unless that was just done. What is not answered in time is not known."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._ask_all(clusters)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        due = self._clock()
+        while True:
+            await self._news.wait()
+            now = self._clock()
+            self._wanted = {name: until for name, until in self._wanted.items() if now < until}
+            self._watched = {name: until for name, until in self._watched.items() if now < until}
+            if not (self._wanted or self._watched):
+                self._news.clear()
+                self._forget(now)
+                continue
+            await self._ask_all(self._wanted)
+            if now >= due and self._watched:
+                began = self._clock()
+                await self._ask_all(self._watched)
+                due = self._clock() + SHARE * (self._clock() - began)
+            await asyncio.sleep(AGE)
+
+    async def _ask_all(self, clusters: Iterable[str]) -> None:
         by_replica: dict[str, list[str]] = {}
         for cluster in clusters:
             place = self._ownership.place(cluster)
             if place.replica and not place.mine:
                 by_replica.setdefault(place.replica, []).append(cluster)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                await asyncio.gather(*(self._refresh(replica, names) for replica, names in by_replica.items()))
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await self._news.wait()
-            now = self._clock()
-            self._wanted = {name: at for name, at in self._wanted.items() if now - at < WANTED}
-            if not self._wanted:
-                self._news.clear()
-                self._forget(now)
-                continue
-            await self.refresh(self._wanted)
-            await asyncio.sleep(AGE)
+        await asyncio.gather(*(self._refresh(replica, names) for replica, names in by_replica.items()))
 
     async def _refresh(self, replica: str, names: list[str]) -> None:
         """One at a time asks a replica: who comes meanwhile finds what the one before has heard."""
@@ -159,7 +176,8 @@ class OthersAttendance:
     def _forget(self, now: float) -> None:
         """What is too old to count."""
         if len(self._asked) > 2 * PAGE:
-            self._asked = {name: at for name, at in self._asked.items() if now - at < FRESH}
+            kept = self._watched
+            self._asked = {name: at for name, at in self._asked.items() if now - at < FRESH or name in kept}
             self._seen = {name: seen for name, seen in self._seen.items() if name in self._asked}
         living = {one.identity for one in self._ownership.replicas()}
         self._locks = {name: lock for name, lock in self._locks.items() if name in living or lock.locked()}

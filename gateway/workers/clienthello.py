@@ -29,7 +29,7 @@ def look(data: bytes) -> int | tuple[bytes, ...]:
         if len(data) < at + _RECORD_HEADER:
             return _wanting(at + _RECORD_HEADER)
         length = int.from_bytes(data[at + 3 : at + 5], "big")
-        if data[at] != _HANDSHAKE or data[at + 1] != 3 or not 0 < length <= MOST:
+        if data[at] != _HANDSHAKE or data[at + 1] != 3 or not length:
             return ()
         end = at + _RECORD_HEADER + length
         if len(data) < end:

@@ -17,7 +17,7 @@ from tests.support.doc_examples import Section, agrees, sections
 from tests.support.doc_stage import Stage
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("identity.md", "grants.md", "clusters.md", "audit.md")
+PAGES = ("identity.md", "grants.md", "clusters.md", "audit.md", "operations.md")
 SECTIONS = [section for page in PAGES for section in sections(DOCS / page)]
 
 

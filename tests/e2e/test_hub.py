@@ -20,8 +20,9 @@ from auth.oidc.jwkscache import IssuerKeys
 from auth.oidc.token import read_token
 from auth.tokenreview import HubFetcher, TokenReviewAuthenticator
 from gateway.hub.client import Hub, HubError
+from gateway.hub.grants import GRANTS, read
+from gateway.hub.informer import Informer, InformerTiming
 from gateway.hub.settings import HubSettings
-from gateway.hub.watch import HubWatch, WatchTiming
 from gateway.settling import settled
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import Object, until
@@ -285,18 +286,13 @@ async def test_an_owner_grants_in_his_own_name_or_not_at_all(cluster_a: Cluster)
 
 
 class Reader:
-    """What a HubWatch has read."""
+    """What an informer has read."""
 
     def __init__(self, hub: Hub) -> None:
-        self.objects: dict[str, Any] = {}
-        timing = WatchTiming(watch=5, list_patience=5, most=1)
-        self.watch = HubWatch(hub.api, "/apis/kulvert.dev/v1alpha1/grants", self.objects_are, lambda: 0.5, timing)
-
-    def objects_are(self, objects: Any) -> None:
-        self.objects = dict(objects)
+        self.informer = Informer(hub.api, GRANTS, read, lambda: 0.5, InformerTiming(watch=5, page=5, most=1))
 
     async def sees(self, *names: str) -> bool:
-        return self.objects.keys() == set(names)
+        return self.informer.items.keys() == set(names)
 
 
 @pytest.mark.usefixtures("grants")
@@ -305,7 +301,7 @@ async def test_objects_are_read_and_followed_and_outlive_the_hubs_absence(hub: H
     await cluster_a.kubectl("delete", "grants.kulvert.dev", "--all")
     await cluster_a.api.create(path, grant("one"))
     reader = Reader(hub)
-    running = asyncio.create_task(reader.watch.run(), name="read grants")
+    running = asyncio.create_task(reader.informer.run(), name="read grants")
     try:
         await cluster_a.wait_for(lambda: reader.sees("one"), "the list")
         await cluster_a.api.create(path, grant("two"))
@@ -313,12 +309,12 @@ async def test_objects_are_read_and_followed_and_outlive_the_hubs_absence(hub: H
         await cluster_a.api.request("DELETE", f"{path}/one")
         await cluster_a.wait_for(lambda: reader.sees("two"), "the deletion")
         await cluster_a.stop_apiserver(0)
-        await until(lambda: _is(reader.watch.problem is not None), "the absence to be noticed", 10)
+        await until(lambda: _is(reader.informer.problem is not None), "the absence to be noticed", 10)
         assert await reader.sees("two"), "what was read last counts"
         await cluster_a.start_apiserver()
         await cluster_a.api.create(path, grant("three"))
         await cluster_a.wait_for(lambda: reader.sees("two", "three"), "the next list")
-        assert reader.watch.problem is None
+        assert reader.informer.problem is None
         await asyncio.sleep(6)
         await cluster_a.api.request("DELETE", f"{path}/two")
         await cluster_a.wait_for(lambda: reader.sees("three"), "the watch after the watch")

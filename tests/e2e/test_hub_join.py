@@ -16,11 +16,11 @@ import yaml
 
 from gateway.hub.autojoin import Installer
 from gateway.hub.client import Hub
-from gateway.hub.clusters import JOIN, PATH
-from gateway.hub.join import HubJoin
+from gateway.hub.clusters import JOIN, PATH, SOURCE, declared
+from gateway.hub.informer import Informer
+from gateway.hub.managedclusters import Clocks, ManagedClusters
 from gateway.hub.objects import HubObjects
 from gateway.hub.settings import AutoJoinSettings, HubSettings
-from gateway.hub.watch import HubWatch, WatchTiming
 from gateway.membership.stores import Stores
 from tests.e2e.conftest import _run as run_to_end
 from tests.e2e.test_lifecycle import eventually, reached, run_installed
@@ -92,21 +92,26 @@ async def joining(hub: Hub, server: Platform) -> AsyncIterator[None]:
     stores = Stores.open(server.state / "clusters.db")
     settings = AutoJoinSettings(True, (f"https://localhost:{server.agents_port}",), timeout=60.0)
     installer = Installer(settings, stores, lambda: server.ca.decode(), time.time, "1.0", look=0.2)
-    join = HubJoin(settings.namespaces, installer, stores.registry, HubObjects(hub.api), time.time, look=0.2)
-    watch = HubWatch(hub.api, PATH, join.changed, random.Random(1).random, WatchTiming(watch=30))
+    informer = Informer(hub.api, SOURCE, declared, random.Random(1).random)
+    clocks, objects = Clocks(time.monotonic, time.time), HubObjects(hub.api)
+    of_joining = (False, installer, settings.namespaces)
+    managed = ManagedClusters(objects, informer, stores, clocks, lambda: True, *of_joining)
+    ends = managed.begin()
 
     async def poll() -> None:
         while True:
             stores.registry.poll()
             await asyncio.sleep(0.2)
 
-    tasks = [asyncio.create_task(one) for one in (watch.run(), join.run(), poll())]
+    tasks = [asyncio.ensure_future(run()) for run in (*managed.tasks().values(), poll)]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for end in ends:
+            end()
         stores.close()
 
 

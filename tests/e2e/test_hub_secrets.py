@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from gateway.hub.client import Hub
+from gateway.hub.grants import GRANTS, read
+from gateway.hub.informer import Informer
 from gateway.hub.objects import HubObjects
 from gateway.hub.settings import HubSettings
-from gateway.hub.watch import HubWatch, WatchTiming
 from gateway.membership.registry import SqliteRegistry
 from gateway.serviceaccounts.files import FileProjection
 from gateway.serviceaccounts.keeper import TOKEN, ServiceAccountKeeper
@@ -73,9 +74,9 @@ async def test_it_may_ask_and_read_and_nothing_else(hub: Hub, cluster_a: Cluster
     assert (await hub.review_token("none")).get("authenticated") is not True
     access = {"verb": "get", "resource": "managedclusters", "group": "cluster.open-cluster-management.io"}
     assert (await hub.review_access({"user": "ada", "resourceAttributes": access}))[0] is False
-    watch = HubWatch(hub.api, "/apis/kulvert.dev/v1alpha1/grants", lambda _all: None, lambda: 0.5, WatchTiming(watch=2))
-    running = asyncio.create_task(watch.run(), name="read grants")
-    await asyncio.wait_for(watch.listed.wait(), 10)
+    informer = Informer(hub.api, GRANTS, read, lambda: 0.5)
+    running = asyncio.create_task(informer.run(), name="read grants")
+    await asyncio.wait_for(informer.synced.wait(), 10)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     for what in NOTHING_ELSE:

@@ -133,9 +133,9 @@ async def _settled(*pids: int) -> None:
 
 
 async def _back(server: int, server_fds: int, agent: int, agent_fds: int) -> None:
-    """Descriptors are back where they were; own links beyond the warm ones may stay for 10 s."""
+    """Descriptors are back where they were; own links beyond the two warm ones may stay for 10 s."""
 
     async def back() -> bool:
-        return Usage.of(server).fds <= server_fds + 1 and Usage.of(agent).fds <= agent_fds + 1
+        return Usage.of(server).fds <= server_fds + 3 and Usage.of(agent).fds <= agent_fds + 3
 
     await until(back, "descriptors to be closed", 15)

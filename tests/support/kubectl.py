@@ -48,7 +48,7 @@ class Running:
         self.process = process
         self.stdin, self.stdout, self.stderr = process.stdin, process.stdout, process.stderr
 
-    async def line(self, timeout: float = 10) -> str:
+    async def line(self, timeout: float | None = 10) -> str:
         """The next line of stdout; an empty string at its end."""
         async with asyncio.timeout(timeout):
             return (await self.stdout.readline()).decode().rstrip("\n")

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -67,8 +67,11 @@ class Platform:
         domain: str = "kulvert.test",
         env: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        program: Sequence[str | Path] = (PROGRAM,),
     ) -> None:
+        """`program` is run as `kulvert` for the server; agents are always the real one."""
         self.directory = directory
+        self._program = program
         self._env = dict(env or {})
         self.settings = dict(settings or {})
         """Settings of the server, beside those that every test needs; a restart takes them over."""
@@ -155,7 +158,7 @@ class Platform:
         settings |= self.settings
         path = self.directory / "server.yaml"
         path.write_text(yaml.safe_dump(settings))
-        self._run("server", "serve", "--config", path, log=self.server_log)
+        self._run("server", "serve", "--config", path, log=self.server_log, program=self._program)
         await self._ready("server")
 
     def server(self) -> Process:
@@ -187,6 +190,17 @@ class Platform:
         process = self._run(f"agent-{name}", "agent", "--config", self._prepared[name])
         await self._ready(f"agent-{name}")
         return process
+
+    async def further_agent(self, name: str, further: str, **settings: Any) -> Process:
+        """Another agent of a cluster that was attached before; `further` is its own name. Returns when it is there."""
+        token = self.directory / f"{further}.token"
+        token.write_text(self.join_token(name))
+        document = yaml.safe_load(self._prepared[name].read_text())
+        document |= {"agent": f"agent-{further}", "joinTokenFile": str(token)}
+        document |= {"stateDir": str(self.directory / f"{further}.agent"), **settings}
+        self._prepared[further] = self.directory / f"{further}.agent.yaml"
+        self._prepared[further].write_text(yaml.safe_dump(document))
+        return await self.restart_agent(further)
 
     async def second_agent(self, cluster: Cluster, name: str) -> Process:
         """The agent of another cluster that asks for a name, whose token nobody is accepted by. Does not wait for it:
@@ -253,12 +267,14 @@ class Platform:
             user, groups, now, lifetime
         )
 
-    def kubeconfig(self, cluster: str, user: str = "admin", groups: Iterable[str] = ("kulvert:admins",)) -> Path:
-        """A kubeconfig that reaches `cluster` through the gateway, by a client certificate."""
+    def kubeconfig(
+        self, cluster: str, user: str = "admin", groups: Iterable[str] = ("kulvert:admins",), url: str = ""
+    ) -> Path:
+        """A kubeconfig that reaches `cluster` through the gateway (at `url`, if given), by a client certificate."""
         issued = self.certificate(user, groups)
         path = self.directory / f"{cluster}.{user}.kubeconfig"
         credentials = {"client-certificate-data": _data(issued.certificate), "client-key-data": _data(issued.key)}
-        server = {"server": f"{self.url}/clusters/{cluster}", "certificate-authority-data": _data(self.ca)}
+        server = {"server": f"{url or self.url}/clusters/{cluster}", "certificate-authority-data": _data(self.ca)}
         document = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -273,11 +289,13 @@ class Platform:
 
     # --- processes
 
-    def _run(self, name: str, *args: str | Path, log: Path | None = None) -> Process:
+    def _run(
+        self, name: str, *args: str | Path, log: Path | None = None, program: Sequence[str | Path] = (PROGRAM,)
+    ) -> Process:
         path = log or self.directory / f"{name}.log"
         path.unlink(missing_ok=True)
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.directory), **self._env}
-        process = Process(name, [PROGRAM, *args, "--log-format", "json"], path, env)
+        process = Process(name, [*program, *args, "--log-format", "json"], path, env)
         self._processes[name] = process
         return process
 

@@ -238,6 +238,8 @@ def test_another_changes_conflict_is_told_to_nobody_else(platform: Platform) -> 
 def test_who_was_overruled_is_told_even_if_the_same_was_changed_once_more(platform: Platform) -> None:
     async def work() -> None:
         a, b = await platform.pair()
+        a.stores.registry.add(Cluster("first", None, 1.0))
+        await both(a, b)
         b.stores.registry.add(Cluster("alpha", "theirs", 6.0))
         database = a.stores.registry.database
         since = a.mirror.now(database)

@@ -210,3 +210,24 @@ async def test_a_cancelled_refresh_leaves_nobody_locked_out(world: World) -> Non
     world.now += 1.0
     async with asyncio.timeout(1.0):
         await others.refresh(["edge"])
+
+
+async def test_whoever_asks_about_very_many_in_turn_hears_of_each_at_his_next_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attendance, "AGE", 0.01)
+    world.others = OthersAttendance(world.owners, world._ask, lambda: world.now)
+    names = [f"c{number}" for number in range(10 * PAGE)]
+    with running(world.others):
+        for turn in range(3):
+            for name in names:
+                assert world.others.renewal(name).fresh is (turn > 0)
+                assert world.others.seen(name) is None, "it is too old for whoever must know"
+            await eventually(lambda turn=turn: len(world.asked) >= 10 * (turn + 1))  # type: ignore[misc]  # bound
+            await asyncio.sleep(0.05)
+            world.now += 3 * FRESH
+        world.now += attendance.WATCHED
+        await eventually(lambda: not world.others._news.is_set())
+        world.now += attendance.WATCHED
+        await world.others.refresh(["edge"])
+    assert len(world.others._seen) == 1, "nothing is kept of what nobody asks about"

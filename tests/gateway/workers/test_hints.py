@@ -19,7 +19,7 @@ from stub.door import AgentsDoor, listening
 from stub.ownership import Alone, Place, Replica
 from tests.agent.pki import Authority
 from tests.agent.test_arrival import NEVER, WARM
-from tests.support.attached import Stub, attached, eventually, nothing_left, shared_hello
+from tests.support.attached import Real, Stub, attached, eventually, nothing_left, shared_hello
 from tunnel.adapter import LinkConnection
 from tunnel.batch import Batch
 from tunnel.frames import CONTROL, encode
@@ -106,6 +106,15 @@ async def test_an_agent_and_its_own_links_come_to_the_process_that_has_its_clust
             await eventually(lambda: not scene.second.sessions.all())
         assert not scene.adopted.hellos
         assert not scene.first.sessions.all()
+
+
+async def test_an_agent_whose_hint_leads_nowhere_is_passed_on_and_not_sent_away_for_ever(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """A load balancer has ended its TLS, so nobody sees what it offers."""
+    async with behind_a_port(authority, tmp_path) as scene, Real(scene.first, backoff=NEVER):
+        await eventually(lambda: scene.adopted.hellos)
+        assert "hints" not in scene.adopted.hellos[0]
 
 
 @pytest.mark.parametrize("hints", [True, False], ids=["understood", "older"])

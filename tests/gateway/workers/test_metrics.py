@@ -126,6 +126,7 @@ def endless(_block: RequestBlock, sink: ResponseSink) -> Exchange:
         sink.on_response(ResponseBlock(200, []))
         for _ in range(3):
             sink.on_data(b"x" * 1_000)
+        sink.on_end([])
 
     asyncio.get_running_loop().call_soon(go)
     return Silent()

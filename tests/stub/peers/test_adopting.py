@@ -99,6 +99,7 @@ def come(made: Adopting, count: int, link: str = "shared") -> list[Agent]:
 async def test_all_of_three_thousand_are_passed_on_a_few_at_a_time() -> None:
     async with adopting(PeerLimits()) as (made, dialler):
         agents = come(made, 3000)
+        await until(lambda: agents[-1].waits)
         while dialler.done < 3000:
             dialler.go.release()
             await asyncio.sleep(0)

@@ -261,7 +261,9 @@ async def test_a_bad_address_of_one_replica_harms_no_other(site: Site, address: 
     assert site.r.peers.ready("o")
 
 
-async def test_a_bug_with_one_replica_is_told_once_and_harms_no_other(site: Site) -> None:
+async def test_a_bug_with_one_replica_is_told_once_and_harms_no_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dial = site.r.peers._dialler.dial
 
     async def fails(replica: Replica, *rest: Any) -> Any:
@@ -269,7 +271,7 @@ async def test_a_bug_with_one_replica_is_told_once_and_harms_no_other(site: Site
             raise UnicodeError("a bug")
         return await dial(replica, *rest)
 
-    site.r.peers._dialler.dial = fails  # type: ignore[method-assign]  # fails as a library may
+    monkeypatch.setattr(site.r.peers._dialler, "dial", fails)  # as a library may
     with capture_logs() as logs:
         site.r.peers.tell([site.r.record, site.o.record, Replica("x", "127.0.0.1:1")])
         await asyncio.sleep(0.5)
@@ -280,7 +282,7 @@ async def test_a_bug_with_one_replica_is_told_once_and_harms_no_other(site: Site
 async def test_a_link_whose_own_links_fail_is_dialled_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     failed: list[int] = []
 
-    async def fails(self: AskingLinks) -> None:
+    async def fails(_links: AskingLinks) -> None:
         failed.append(1)
         monkeypatch.undo()
         raise KeyError("a bug")
