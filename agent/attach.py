@@ -24,6 +24,8 @@ from tunnel.calls import CallFailed, Method, Params
 from tunnel.limits import LinkLimits, Timing
 
 log = structlog.get_logger("kulvert.agent")
+BRIEF = 2.0
+"""Seconds: servers that send an agent to and fro do so faster, replicas that are replaced one by one more slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +120,15 @@ class Agent:
         loop = asyncio.get_running_loop()
         began = loop.time()
         await session.left()
-        held = loop.time() - began >= self._setting.stable
+        lasted = loop.time() - began
+        held = lasted >= self._setting.stable
         if held:
             self._backoff.reset()
         if self._draining:
             return
         if session.replaced:
             self._arrival.leave(session.sent_to)
-            self._sent = 0 if held else self._sent + 1
+            self._sent = 0 if lasted >= BRIEF else self._sent + 1
             if self._sent > MOVES:  # two servers that each hand over to the other
                 await asyncio.sleep(self._backoff.next())
         elif held:  # its server was lost, and all other agents' with it

@@ -78,7 +78,7 @@ class Replicas(Installation):
 
     def _replica(self, name: str, settings: Mapping[str, Any]) -> Platform:
         directory = self.directory / name
-        program = (*self._network.inside(name), PROGRAM)
+        program: list[str | Path] = [*self._network.inside(name), PROGRAM]
         clock = self.directory / f"{name}.clock"
         clock.write_text("0")
         made = Patient(directory, (ADMINS,), program=program, env=inside(self.directory, name, clock))
@@ -88,7 +88,7 @@ class Replicas(Installation):
             "hub": {**settings["hub"], "kubeconfig": str(self._hub_kubeconfig)},
             "listen": [f"{host}:{made.port}"],
             "agentsListen": [f"{host}:{made.agents_port}"],
-            "names": ["localhost", "127.0.0.1", *{self.host(one) for one in REPLICAS}],
+            "names": sorted({"localhost", "127.0.0.1", *map(self.host, REPLICAS)}),
         }
         return made
 
@@ -275,7 +275,15 @@ class Scene:
         config = self.directory / f"{name}.yaml"
         config.write_text(yaml.safe_dump(document))
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.directory)}
-        command = [*self.network.inside(cluster), PROGRAM, "agent", "--config", config, "--log-format", "json"]
+        command: list[str | Path] = [
+            *self.network.inside(cluster),
+            PROGRAM,
+            "agent",
+            "--config",
+            config,
+            "--log-format",
+            "json",
+        ]
         made = Agent(name, cluster, command, env | inside(self.directory, name), self.directory)
         self.agents[name] = made
         made.start()

@@ -137,7 +137,7 @@ true
   "adminGroups" .Values.adminGroups
   "metricsGroup" (first .Values.adminGroups)
   "audit" (dict "logPath" (list "-"))
-  "timeouts" (dict "drain" .Values.drainSeconds)
+  "timeouts" (dict "drain" .Values.drainSeconds "lameduck" 2)
 -}}
 {{- with .Values.domain -}}
 {{- $_ := set $own "domain" . -}}
