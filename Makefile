@@ -12,7 +12,7 @@ again = || { test -n "$$CI" && echo "again, alone, what failed:" && \
 	$(BIN)/python -m pytest $(1) -q --last-failed --last-failed-no-failures none; }
 
 .DEFAULT_GOAL := help
-.PHONY: help env up test check lint unit e2e testbed bench lock clean
+.PHONY: help env up test check lint unit e2e testbed skew bench lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ testbed: $(STAMP) ## build the real test bed once (about 10 minutes cold), print
 
 e2e: $(STAMP) ## the tests against the test bed, which must have been built
 	$(BIN)/python -m pytest tests/e2e -q
+
+skew: $(STAMP) ## this one's agents and server with another release's: PREVIOUS=CHECKOUT (with an environment of its own)
+	KULVERT_PREVIOUS=$(PREVIOUS) $(BIN)/python -m pytest tests/e2e/test_skew.py -q
 
 bench: $(STAMP) ## GET through the gateway against direct: ratios, and CPU per request
 	$(BIN)/python -m benchmarks

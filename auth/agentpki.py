@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -106,15 +107,17 @@ def issue(
 
 
 class Verifier:
-    """Reads certificates of one authority, and remembers what it has read by digest: agents show theirs again."""
+    """Reads certificates of the agents' authorities, and remembers what it has read by digest: agents show theirs
+    again.
+    """
 
-    def __init__(self, authority: x509.Certificate, capacity: int = 20_000) -> None:
-        self._authority = authority
+    def __init__(self, *authorities: x509.Certificate, capacity: int = 20_000) -> None:
+        self._authorities = authorities
         self._capacity = capacity
         self._known: dict[bytes, Shown] = {}
 
     def read(self, der: bytes, now: float) -> Shown:
-        """What it says. :raises AgentCertificateError: it is not of this authority, not in its time, or malformed."""
+        """What it says. :raises AgentCertificateError: it is of no such authority, not in its time, or malformed."""
         digest = hashlib.sha256(der).digest()
         found = self._known.get(digest)
         if found is None:
@@ -133,7 +136,7 @@ class Verifier:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # the library warns of what it will refuse one day
                 certificate = x509.load_der_x509_certificate(der)
-                certificate.verify_directly_issued_by(self._authority)
+                self._check_signed(certificate)
                 return _shown(certificate)
         except AgentCertificateError:
             raise
@@ -141,6 +144,13 @@ class Verifier:
             raise AgentCertificateError("the certificate is not signed by this platform's agents' authority") from None
         except Exception:  # as above: whatever a stranger's bytes may cause
             raise AgentCertificateError("the certificate is no agent's of this platform") from None
+
+    def _check_signed(self, certificate: x509.Certificate) -> None:
+        """:raises InvalidSignature: none of them has signed it."""
+        for authority in self._authorities:
+            with suppress(InvalidSignature):
+                return certificate.verify_directly_issued_by(authority)
+        raise InvalidSignature
 
 
 def _shown(certificate: x509.Certificate) -> Shown:

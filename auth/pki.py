@@ -41,10 +41,13 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class CertificateAuthority:
-    """An EC P-256 authority. Its certificate is public, its key stays in this object and its file."""
+    """An EC P-256 authority. Its certificate is public, its key stays in this object and its file. `others` are those
+    behind it in that file, which sign nothing (`auth.authorityfile`): what they have signed counts as well.
+    """
 
     certificate: x509.Certificate = field(repr=False)
     key: ec.EllipticCurvePrivateKey = field(repr=False)
+    others: tuple[x509.Certificate, ...] = field(default=(), repr=False)
 
     @classmethod
     def create(cls, name: str, now: float, lifetime: float = CA_LIFETIME) -> CertificateAuthority:
@@ -76,15 +79,15 @@ class CertificateAuthority:
 
     @classmethod
     def read(cls, pem: bytes) -> CertificateAuthority:
-        """What `to_pem` wrote. :raises ValueError: it is something else."""
+        """What `to_pem` wrote, or several of that. :raises ValueError: it is something else."""
         try:
-            certificate = x509.load_pem_x509_certificate(pem)
+            certificate, *others = x509.load_pem_x509_certificates(pem)
             key = serialization.load_pem_private_key(pem, password=None)
         except (ValueError, TypeError):
             raise ValueError("does not hold a certificate and a private key") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
             raise ValueError("holds a certificate and a key that do not belong together")
-        return cls(certificate, key)
+        return cls(certificate, key, tuple(others))
 
     def to_pem(self) -> bytes:
         """Certificate and private key: for the authority's own file only."""
@@ -92,8 +95,18 @@ class CertificateAuthority:
 
     @property
     def certificate_pem(self) -> bytes:
-        """What clients trust."""
+        """Its own certificate."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def trusted(self) -> tuple[x509.Certificate, ...]:
+        """Whose signatures count."""
+        return (self.certificate, *self.others)
+
+    @property
+    def trusted_pem(self) -> bytes:
+        """What clients trust."""
+        return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in self.trusted)
 
     def issue_server(self, names: Iterable[str], now: float, lifetime: float) -> Issued:
         """A server's certificate for host names and IP addresses. :raises ValueError: where there is no name."""

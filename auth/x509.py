@@ -41,8 +41,8 @@ def _nobodys_proxy(_certificate: x509.Certificate) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CertificateAuthenticator:
-    """Knows the certificates that one of `authorities` has signed itself; there are no intermediates. `own` is the
-    one of them that is Kulvert's: it dates its certificates back.
+    """Knows the certificates that one of `authorities` has signed itself; there are no intermediates. `own` are those
+    of them that are Kulvert's: they date their certificates back.
 
     `proxied` tells a front proxy's certificate: that is nobody's here, whatever its name says.
     """
@@ -51,7 +51,7 @@ class CertificateAuthenticator:
     lists: RevocationLists = field(default=RevocationLists(), repr=False)
     revoked: CurrentRevocations = field(default=no_revocations, repr=False)
     proxied: Callable[[x509.Certificate], bool] = field(default=_nobodys_proxy, repr=False)
-    own: x509.Certificate | None = field(default=None, repr=False)
+    own: tuple[x509.Certificate, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         check_authorities(self.authorities)
@@ -78,7 +78,7 @@ class CertificateAuthenticator:
             raise AuthenticationFailed("the client certificate is malformed") from None
 
     def _check_revoked(self, certificate: x509.Certificate, identity: Identity, authority: x509.Certificate) -> None:
-        issued = certificate.not_valid_before_utc.timestamp() + (BACKDATED if authority == self.own else 0.0)
+        issued = certificate.not_valid_before_utc.timestamp() + (BACKDATED if authority in self.own else 0.0)
         if self.revoked().certificate(certificate.serial_number, identity.user, issued):
             raise AuthenticationFailed("the client certificate has been revoked")
 

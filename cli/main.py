@@ -37,6 +37,7 @@ COMMANDS = (
     Entry("credential", "cli.credential:credential", "kubectl's credential plugin: who you are, kept fresh."),
     Entry("certificate", "cli.certificate:certificate", "List and revoke the credentials that users were issued."),
     Entry("signing-key", "cli.signingkey:signing_key", "List and rotate the keys that sign Kulvert's tokens."),
+    Entry("authority", "cli.authority:authority", "List and replace the authorities that sign certificates."),
     Entry("backup", "cli.backup:backup", "Keep a server's state in one file, while it runs."),
     Entry("restore", "cli.backup:restore", "Fill an empty state directory from a backup."),
     Entry(

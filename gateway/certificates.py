@@ -46,9 +46,8 @@ class Certificates:
         self._state = state
         self._names = names
         self._renew_at, self._issued_at = float("inf"), float("-inf")
-        self._platform = state.authority(now).certificate_pem
         self._trust = trust
-        write_private(state.directory / "ca.crt", self._platform)
+        self._take_authorities(now)
         self._own = tls.certificate is None or tls.key is None
         if tls.certificate is not None and tls.key is not None:
             self._files = TlsFiles(tls.certificate, tls.key)
@@ -59,7 +58,7 @@ class Certificates:
         known = self._mark()
         self._newest = self._made()
         self.users = replaceable(self._made(), lambda: self._newest)
-        self.agents = server_context(self._files, state.agents_authority(now).certificate_pem)
+        self.agents = server_context(self._files, state.agents_authority(now).trusted_pem)
         self._tell_trust()
         self._watched: Watched[_Mark, ssl.SSLContext] = Watched(self._mark, self._made, self._load, known=known)
 
@@ -73,9 +72,26 @@ class Certificates:
 
         :raises OSError: the files do not fit together (yet); the old certificate stays.
         """
+        if self._authorities != self._marks():
+            self._take_authorities(now)
+            self._renew_at = min(self._renew_at, now) if self._own else self._renew_at
+            self.agents.load_verify_locations(cadata=self._state.agents_authority(now).trusted_pem.decode("ascii"))
         if now >= self._renew_at or now < self._issued_at - SET_BACK:
             self._issue(now)
         return self._watched.poll()
+
+    def _marks(self) -> tuple[object, object]:
+        """What differs when an authority has come or gone. One that is gone is still taken in the agents' handshake,
+        and refused in their hello.
+        """
+        return self._state.users.mark(), self._state.agents.mark()
+
+    def _take_authorities(self, now: float) -> None:
+        self._state.authority(now)  # made, if need be, before their marks are looked at
+        self._state.agents_authority(now)
+        self._authorities = self._marks()
+        self._platform = self._state.authority(now).trusted_pem
+        write_private(self._state.directory / "ca.crt", self._platform)
 
     def _issue(self, now: float) -> None:
         self._state.issue_server_certificate(self._names, now)

@@ -13,10 +13,13 @@ from typing import TypeAlias
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from auth.authorityfile import AuthorityFile
 from auth.crl import CrlError, RevocationLists, read_crls
 from auth.frontproxy import FrontProxies, HeaderNames
 from auth.identity import Credentials, Identity
+from auth.pki import CertificateAuthority
 from auth.revocations import CurrentRevocations, no_revocations
+from auth.statefile import StateFileError
 from auth.watched import Seen, Watched
 from auth.x509 import CertificateAuthenticator
 from gateway.config import ConfigError
@@ -37,6 +40,7 @@ class TrustFiles:
 class _Trust:
     """What follows from one content of the files."""
 
+    platform: CertificateAuthority
     users: CertificateAuthenticator
     front: FrontProxies | None
     pem: bytes
@@ -51,11 +55,11 @@ class ClientTrust:
     def __init__(
         self,
         files: TrustFiles,
-        platform: x509.Certificate,
+        platform: AuthorityFile,
         front: FrontProxyConfig | None = None,
         revoked: CurrentRevocations = no_revocations,
     ) -> None:
-        """:raises ConfigError: a file cannot be used."""
+        """`platform` is there. :raises ConfigError: a file cannot be used."""
         self._files = files
         self._platform = platform
         self._front = front or FrontProxyConfig()
@@ -67,6 +71,11 @@ class ClientTrust:
             raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from None
         self.front_proxy = _FrontProxyUsers(self)
         self._watched = Watched(self._mark, self._read, self._take, known=known)
+
+    @property
+    def platform(self) -> CertificateAuthority:
+        """The platform's own authority, which signs what the server issues."""
+        return self._current.platform
 
     @property
     def pem(self) -> bytes:
@@ -104,20 +113,26 @@ class ClientTrust:
     def _mark(self) -> _Mark:
         named = (self._files.client_ca, self._files.client_crl, self._front.client_ca)
         seen = [path.stat() for path in named if path is not None]
-        return tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in seen)
+        return (self._platform.mark(), *((one.st_mtime_ns, one.st_size, one.st_ino) for one in seen))
 
     def _read(self) -> _Trust:
-        front = self._read_front()
-        authorities = (self._platform, *_authorities(self._files.client_ca, "tls.clientCa"))
+        front, platform = self._read_front(), self._read_platform()
+        authorities = (*platform.trusted, *_authorities(self._files.client_ca, "tls.clientCa"))
         users = CertificateAuthenticator(
             authorities,
             self._read_lists(authorities),
             self._revoked,
             proxied=front.recognise if front is not None else lambda _certificate: False,
-            own=self._platform,
+            own=platform.trusted,
         )
         known = (*authorities, *(front.authorities if front is not None else ()))
-        return _Trust(users, front, b"".join(one.public_bytes(Encoding.PEM) for one in dict.fromkeys(known)))
+        return _Trust(platform, users, front, b"".join(one.public_bytes(Encoding.PEM) for one in dict.fromkeys(known)))
+
+    def _read_platform(self) -> CertificateAuthority:
+        try:
+            return self._platform.read()
+        except StateFileError as error:
+            raise ConfigError(str(error)) from None
 
     def _read_lists(self, authorities: Iterable[x509.Certificate]) -> RevocationLists:
         if self._files.client_crl is None:

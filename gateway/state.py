@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auth.agentpki import AUTHORITY
+from auth.authorityfile import AuthorityFile
 from auth.pki import CertificateAuthority
 from auth.statefile import read_private, write_private
 from auth.tokenkeysfile import KeyFile
@@ -33,18 +34,33 @@ class State:
         """Who may reach which cluster."""
         return self.directory / "grants.yaml"
 
+    @property
+    def users(self) -> AuthorityFile:
+        """The platform's CA: of users' certificates, and of the server's own where none is configured."""
+        return AuthorityFile(self.directory / "ca.pem", "kulvert")
+
+    @property
+    def agents(self) -> AuthorityFile:
+        """The agents' CA: another one than the users', so that neither passes for the other."""
+        return AuthorityFile(self.directory / "agents-ca.pem", AUTHORITY)
+
+    @property
+    def replicas(self) -> AuthorityFile:
+        """The CA that replicas know each other by."""
+        return AuthorityFile(self.directory / "replicas-ca.pem", REPLICAS)
+
     def authority(self, now: float) -> CertificateAuthority:
         """The platform's CA, made at the first use."""
-        return CertificateAuthority.load_or_create(self.directory / "ca.pem", "kulvert", now)
+        return self.users.load(now)
 
     def agents_authority(self, now: float) -> CertificateAuthority:
-        """The agents' CA, made at the first use: another one than the users', so that neither passes for the other."""
-        return CertificateAuthority.load_or_create(self.directory / "agents-ca.pem", AUTHORITY, now)
+        """The agents' CA, made at the first use."""
+        return self.agents.load(now)
 
     def replicas_authority(self, now: float) -> bytes:
-        """Certificate and key (PEM) of the authority that replicas know each other by, made at the first use."""
-        path = self.directory / "replicas-ca.pem"
-        return CertificateAuthority.load_or_create(path, REPLICAS, now).to_pem()
+        """Certificates and keys (PEM) of the authority that replicas know each other by, made at the first use."""
+        self.replicas.load(now)
+        return b"".join(one.to_pem() for one in self.replicas.all())
 
     @property
     def token_keys(self) -> KeyFile:
@@ -86,4 +102,4 @@ class State:
         try:
             return self.server_ca.read_bytes()  # no secret: it may have been made readable to all
         except FileNotFoundError:
-            return self.authority(now).certificate_pem
+            return self.authority(now).trusted_pem

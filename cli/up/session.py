@@ -93,7 +93,7 @@ class Session:
         authority = server.state.authority(now)
         issued = authority.issue_client(USER, (ADMINS,), now, LIFETIME)
         credentials = certificate(issued.certificate, issued.key)
-        entry = Entry(cluster, f"{started.url}/clusters/{cluster}", authority.certificate_pem, USER, credentials)
+        entry = Entry(cluster, f"{started.url}/clusters/{cluster}", authority.trusted_pem, USER, credentials)
         write_private(path, text(entry.document()).encode())
         stack.callback(path.unlink, missing_ok=True)
         return entry

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from cryptography import x509
 
 from auth.authenticator import AuthenticationFailed
+from auth.authorityfile import Now
 from auth.csr import key_of
 from auth.identity import Identity
-from auth.pki import CertificateAuthority
 from auth.tokens import LONGEST, MAX_BYTES
 from auth.x509 import credential_id_of, identity_of
 from gateway.issuing.issuance import NotIssued, Term, check_caller, has_record, own_extra, term
@@ -23,13 +23,13 @@ _MAX_CERTIFICATE = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """All methods take who has authenticated, and name that one. `authority` is the platform's.
+    """All methods take who has authenticated, and name that one. `authority` gives the platform's, as it is now.
 
     :raises NotIssued: from all of them: the caller gets no such credential.
     :raises RegistryError: from all of them, as `RevocationStore.record` says.
     """
 
-    authority: CertificateAuthority = field(repr=False)
+    authority: Now = field(repr=False)
     keys: TokenKeys
     store: RevocationStore
     certificates: CertificatesConfig
@@ -44,7 +44,8 @@ class Issuer:
         key = key_of(request, identity)
         granted = self._term(identity, asked, self.certificates.lifetime, now)
         try:
-            made = self.authority.certify(key, identity.user, identity.groups, identity.uid, now, granted.expires - now)
+            lifetime = granted.expires - now
+            made = self.authority().certify(key, identity.user, identity.groups, identity.uid, now, lifetime)
         except ValueError as error:
             raise NotIssued(f"a certificate cannot hold your name and groups ({error}): ask for a token") from None
         _check_made(made, identity)

@@ -8,8 +8,8 @@ import structlog
 
 from auth import agentpki
 from auth.agentpki import AgentCertificateError, SigningRequest, Verifier
+from auth.authorityfile import Now
 from auth.jointoken import StoredJoinToken
-from auth.pki import CertificateAuthority
 from gateway.membership.admission import RETRY, RETRY_DENIED, Asked, Policy, Verdict, decide
 from gateway.membership.agentcertificates import IssuedCertificate
 from gateway.membership.enrolments import Choice, Enrolment, EnrolmentSettings, State
@@ -23,12 +23,14 @@ log = structlog.get_logger("kulvert.enrolment")
 
 
 class RegistryAuthority:
-    """Implements `stub.authority.AgentAuthority`. `trusted` gives the PEM of what agents shall trust of the server."""
+    """Implements `stub.authority.AgentAuthority`. `authority` gives the agents' as it is now, `trusted` the PEM of what
+    agents shall trust of the server.
+    """
 
     def __init__(
         self,
         stores: Stores,
-        authority: CertificateAuthority,
+        authority: Now,
         settings: EnrolmentSettings,
         presence: Presence,
         trusted: Callable[[], str],
@@ -36,7 +38,7 @@ class RegistryAuthority:
     ) -> None:
         self._stores = stores
         self._authority = authority
-        self._verifier = Verifier(authority.certificate)
+        self._verifies, self._verifier = authority(), Verifier(*authority().trusted)
         self._lifetime = settings.certificate_lifetime
         self._policy = Policy(settings.auto_accept, settings.takeover_grace)
         self._presence = presence
@@ -128,12 +130,17 @@ class RegistryAuthority:
     def _issue(
         self, csr: SigningRequest, name: str, cluster_id: str, agent: str, now: float, root: str = ""
     ) -> Enrolled:
-        made = agentpki.issue(self._authority, csr.key, name, cluster_id, now, self._lifetime)
+        made = agentpki.issue(self._authority(), csr.key, name, cluster_id, now, self._lifetime)
         kept = IssuedCertificate(made.serial, name, cluster_id, agent, csr.fingerprint, now, made.expires, root=root)
         self._stores.certificates.add(kept, now)
         return Enrolled(made.pem, self.trust)
 
     # --- those who have a certificate
+
+    def _current_verifier(self) -> Verifier:
+        if (authority := self._authority()) is not self._verifies:
+            self._verifies, self._verifier = authority, Verifier(*authority.trusted)
+        return self._verifier
 
     def renew(self, known: AgentCertificate, csr: str) -> Enrolled:
         """See `AgentAuthority`."""
@@ -151,7 +158,7 @@ class RegistryAuthority:
         """See `AgentAuthority`."""
         now = self._wall()
         try:
-            shown = self._verifier.read(der, now)
+            shown = self._current_verifier().read(der, now)
         except AgentCertificateError as error:
             raise Refused("certificate", str(error)) from error
         kept = self._stores.certificates.get(shown.serial)

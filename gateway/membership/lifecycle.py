@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from auth.pki import CertificateAuthority
+from auth.authorityfile import Now
 from gateway.membership.agentauthority import RegistryAuthority
 from gateway.membership.agents import Attendance, SessionPresence
 from gateway.membership.conditionkeeper import ConditionKeeper, Sources
@@ -57,7 +57,7 @@ class Lifecycle:
     def __init__(
         self,
         stores: Stores,
-        agents_authority: CertificateAuthority,
+        agents_authority: Now,
         settings: EnrolmentSettings,
         sessions: Sessions,
         trusted: Callable[[], str],

@@ -49,9 +49,10 @@ class Authentication:
         self._hub = hub if config.hub.token_review else None
         self._hub_keys = _keys_of(self._hub) if self._hub is not None else None
         self.revocations = RevocationStore(database)
-        revoked, authority = self.revocations.revocations, state.authority(now)
+        revoked = self.revocations.revocations
+        state.authority(now)  # made at the first start
         files = TrustFiles(config.tls.client_ca, config.tls.client_crl)
-        self.trust = ClientTrust(files, authority.certificate, config.front_proxy, revoked)
+        self.trust = ClientTrust(files, state.users, config.front_proxy, revoked)
         self.certificates = Certificates(config.tls, config.names, state, now, self.trust)
         self.keys = TokenKeys(config.tokens, state, now, revoked)
         self._oidc_file = _oidc_file(config, self.keys)
@@ -60,7 +61,8 @@ class Authentication:
         self._tidied = float("-inf")
         self.chain = AuthenticatorChain(self._authenticators(pinned), ttl=KNOWN_FOR)
         self.revocations.subscribe(self.forget)
-        self._issuer = Issuer(authority, self.keys, self.revocations, config.certificates, config.tokens, os.urandom)
+        signs = lambda: self.trust.platform  # noqa: E731
+        self._issuer = Issuer(signs, self.keys, self.revocations, config.certificates, config.tokens, os.urandom)
         self.part = self._part()
 
     def forget(self) -> None:

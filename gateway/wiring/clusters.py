@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from auth.authorityfile import LiveAuthority
 from auth.identity import Identity
 from gateway.audit.log import AuditLogs
 from gateway.config import ServerConfig
@@ -72,9 +73,10 @@ class Clusters:
         self.accounts = ServiceAccountStore(registry.database)
         self.stores = Stores.of(registry)
         now, clock = time.time(), asyncio.get_running_loop().time
+        self._agents_authority = LiveAuthority(state.agents, now)
         self.lifecycle = Lifecycle(
             self.stores,
-            state.agents_authority(now),
+            self._agents_authority,
             config.enrolment,
             sessions,
             trusted,
@@ -154,7 +156,11 @@ class Clusters:
         registered: Callable[[str], bool] = lambda name: self._registry.get(name) is not None  # noqa: E731
         accounts = ServiceAccountsApi(self.accounts, may, registered, enabled, time.time)
         part = Part(
-            looks={"registry": self._look_at_registry, **self.lifecycle.looks()},
+            looks={
+                "registry": self._look_at_registry,
+                "agents-authority": self._look_at_agents_authority,
+                **self.lifecycle.looks(),
+            },
             routes=[*api.routes(), *accounts.routes()],
             collectors=[SessionsCollector(self._sessions)],
         )
@@ -187,6 +193,9 @@ class Clusters:
 
     async def _look_at_registry(self) -> None:
         self._registry.poll()
+
+    async def _look_at_agents_authority(self) -> None:
+        self._agents_authority.poll()
 
     async def _call(self, cluster: str, method: str, params: Params) -> Params:
         agents = self.lifecycle.agents(cluster)

@@ -106,15 +106,15 @@ def named_by(der: bytes) -> str:
 
 
 def authority_of(pem: bytes) -> CertificateAuthority:
-    """The authority in a PEM of its certificate and its key. Raises PeerIdentityError."""
+    """The authority in a PEM of its certificate and its key; others behind it count, too. Raises PeerIdentityError."""
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
+        certificate, *others = x509.load_pem_x509_certificates(pem)
         key = serialization.load_pem_private_key(pem, password=None)
     except ValueError:
         raise PeerIdentityError("the replicas' authority is not a certificate and its private key (PEM)") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise PeerIdentityError("the certificate and the key of the replicas' authority do not belong together")
-    return CertificateAuthority(certificate, key)
+    return CertificateAuthority(certificate, key, tuple(others))
 
 
 def _context(protocol: int, authority: CertificateAuthority) -> ssl.SSLContext:
@@ -122,7 +122,7 @@ def _context(protocol: int, authority: CertificateAuthority) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # the URI is checked instead: see `named_by`
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata=authority.certificate_pem.decode())
+    context.load_verify_locations(cadata=authority.trusted_pem.decode())
     return context
 
 

@@ -23,7 +23,7 @@ SIGNER = TokenSigner("https://kulvert.test", "kulvert", ec.generate_private_key(
 def known(list_: Revocations) -> tuple[Authenticator, Authenticator]:
     authorities = (OWN.certificate, OTHER.certificate)
     return (
-        CertificateAuthenticator(authorities, revoked=lambda: list_, own=OWN.certificate),
+        CertificateAuthenticator(authorities, revoked=lambda: list_, own=(OWN.certificate,)),
         TokenAuthenticator("https://kulvert.test", "kulvert", [SIGNER.verification_key], revoked=lambda: list_),
     )
 

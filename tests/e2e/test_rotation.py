@@ -13,6 +13,7 @@ import aiohttp
 import yaml
 
 from auth.pki import CertificateAuthority
+from gateway.state import State
 from tests.e2e.conftest import _bind as bind_admins
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import until
@@ -222,3 +223,72 @@ async def test_an_authority_of_users_is_appended_used_and_taken_away(
         async with under_load(late):
             await asyncio.sleep(0.5)
         assert all(one.why for user in late for one in user.outcomes)
+
+
+# --- the server's own authorities
+
+
+async def ids(served: Platform, kind: str) -> list[str]:
+    """The one that signs first."""
+    shown = (await kulvert(served.state, "authority", "list")).check().out
+    return [line.split()[1] for line in shown.splitlines() if line.startswith(kind)]
+
+
+async def step(served: Platform, *args: str) -> None:
+    (await kulvert(served.state, "authority", *args)).check()
+    await asyncio.sleep(2.5)
+
+
+async def test_the_platforms_own_authority_is_replaced(own_platform: Platform, cluster_a: Cluster) -> None:
+    """Of users, and of the server's certificate. Users trust both from the first step on, as agents are told to."""
+    served, trusted = own_platform, own_platform.directory / "trusted.crt"
+    trusted.write_bytes(served.ca)  # all that the agent's owner has configured
+    await served.start_agent(cluster_a, caFile=str(trusted))
+    await step(served, "add", "users")
+    assert served.ca.count(b"BEGIN CERTIFICATE") == 2
+    await until(_said(served, "the server announced its authorities"), "the agent to hear of it", 10.0)
+    old, new = await ids(served, "users")
+    before = tls_of(served)
+    async with nobody_notices(readers(served, before)):
+        await step(served, "use", "users", new)
+        async with nobody_notices(readers(served, tls_of(served))):
+            await asyncio.sleep(0.5)
+    await served.stop_agent("alpha")
+    await served.restart_agent("alpha")  # its caFile knows the old one alone, the server shows one of the new
+    async with nobody_notices(readers(served, tls_of(served))):
+        await step(served, "remove", "users", old)
+        late = readers(served, before)
+        async with under_load(late):
+            await asyncio.sleep(0.5)
+    assert all(one.why for user in late for one in user.outcomes)
+    assert await ids(served, "users") == [new]
+
+
+async def test_the_agents_authority_is_replaced(own_platform: Platform, cluster_a: Cluster) -> None:
+    """An agent whose certificate is renewed before the last step comes in after it; another one does not."""
+    served = own_platform
+    await served.start_agent(cluster_a)
+    await served.further_agent("alpha", "alpha-2")
+    signer = State(served.state).agents_authority(time.time())
+    async with nobody_notices(readers(served, tls_of(served))):
+        await step(served, "add", "agents")
+        old, new = await ids(served, "agents")
+        await step(served, "use", "agents", new)
+        await served.stop_agent("alpha")
+        await due_soon(served, cluster_a, signer)
+        await served.restart_agent("alpha")  # by a certificate of the old one
+        await until(_said(served, "certificate renewed"), "the renewal", 40.0)
+        await step(served, "remove", "agents", old)
+        await served.stop_agent("alpha")
+        await served.restart_agent("alpha")
+    await served.stop_agent("alpha-2")
+    config = served.directory / "alpha-2.agent.yaml"
+    document = yaml.safe_load(config.read_text())
+    del document["joinTokenFile"]
+    config.write_text(yaml.safe_dump(document))
+    late = served.run_agent("alpha-2", config)
+
+    async def refused() -> bool:
+        return "not signed by this platform's agents' authority" in late.log.read_text()
+
+    await until(refused, "an agent of the old authority to be refused", 15.0)

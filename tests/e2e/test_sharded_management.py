@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from stub.leases.rendezvous import shard_of
+from stub.leases.rendezvous import best, shard_of
 from tests.e2e.conftest import _bind as bind_admins
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import ApiError, until
@@ -27,7 +27,7 @@ from tests.support.kubectl import Result
 from tests.support.platform import PROGRAM
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
-QUICK = {"duration": 4, "renewDeadline": 3, "retryPeriod": 0.5}
+QUICK = {"duration": 4, "renewDeadline": 3, "retryPeriod": 0.5, "settle": 1, "moving": 16}
 API = "/apis/kulvert.dev/v1alpha1"
 GRACE = 4
 ACCOUNTS = Path(__file__).parents[2] / "charts" / "agent-serviceaccounts-rbac.yaml"
@@ -145,9 +145,13 @@ async def scene(clusters: tuple[Cluster, Cluster], tmp_path_factory: pytest.Temp
 
 
 async def held(made: Installation) -> bool:
-    """Somebody leads, and all share the clusters."""
-    owners = {await made.owner(f"c{number}") for number in range(12)}
-    return bool(await made.holder()) and owners == set(made.replicas)
+    """Somebody leads, and each shard is where it stays."""
+    found = await made.hub.kubectl("get", "leases", "-n", NAMESPACE, "-o", "json")
+    holders = {
+        one["metadata"]["name"]: one["spec"].get("holderIdentity") for one in json.loads(found.check().out)["items"]
+    }
+    shards = {number: holders.get(f"kulvert-shard-{number}") for number in range(made.shards)}
+    return bool(holders.get("kulvert")) and all(best(n, made.replicas) == one for n, one in shards.items())
 
 
 async def test_every_replica_tells_the_same_of_clusters_that_any_has(scene: Scene) -> None:

@@ -75,10 +75,18 @@ class Working(Platform):
         there = [one for one in self.lines() if one["event"] == "agent attached" and one["cluster"] == cluster]
         return [one["worker"] for one in there]
 
+    @property
+    def audit_logs(self) -> list[Path]:
+        """Of each worker."""
+        return [self.audit_log, *(self.state / f"audit.{number}.log" for number in range(1, self.count))]
+
+    def audit(self) -> list[dict[str, Any]]:
+        """All workers' records."""
+        return [json.loads(line) for log in self.audit_logs for line in log.read_bytes().splitlines()]
+
     def served(self) -> Counter[int]:
         """Users' requests, by the worker whose log has them."""
-        logs = [self.state / "audit.log", *(self.state / f"audit.{n}.log" for n in range(1, self.count))]
-        return Counter({n: len(log.read_bytes().splitlines()) for n, log in enumerate(logs)})
+        return Counter({number: len(log.read_bytes().splitlines()) for number, log in enumerate(self.audit_logs)})
 
     async def metrics(self) -> str:
         """All workers'."""
@@ -287,6 +295,9 @@ async def test_what_is_changed_at_one_place_is_known_to_all_workers(
         await asyncio.sleep(3.0)
         cluster, name = names[0]
         await _all_say(cluster, served.directory / f"{name}.ada.kubeconfig", "does not know you")
+        uri = f"/apis/kulvert.dev/v1alpha1/grants/for-{name}"
+        logged = [one["verb"] for one in served.audit() if one["requestURI"] == uri]
+        assert logged == ["create", "delete"], "what the command did is in the log once"
 
 
 async def _agents_are_known(served: Working, name: str) -> None:
@@ -300,7 +311,7 @@ async def _agents_are_known(served: Working, name: str) -> None:
 
 
 async def _all_say(cluster: Cluster, kubeconfig: Path, what: str) -> None:
-    for _ in range(8):
+    for _ in range(6):
         found = await cluster.kubectl("get", "pods", kubeconfig=kubeconfig)
         assert what in found.err, found
 

@@ -11,9 +11,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from auth.authenticator import AuthenticationFailed
+from auth.authorityfile import id_of
 from auth.chain import AuthenticatorChain
 from auth.identity import Credentials
 from auth.pki import CertificateAuthority
+from auth.revocations import Revocations
 from gateway.certificates import Certificates
 from gateway.clienttrust import ClientTrust, TrustFiles
 from gateway.config import ConfigError, TlsConfig
@@ -44,7 +46,7 @@ class Bed:
         self.bundle.write_bytes(b"".join(one.certificate_pem for one in authorities))
 
     def trust(self, **files: Any) -> ClientTrust:
-        return ClientTrust(TrustFiles(self.bundle, **files), self.platform.certificate, **self.more)
+        return ClientTrust(TrustFiles(self.bundle, **files), self.state.users, **self.more)
 
     def client(self, issuer: CertificateAuthority, certificates: Certificates, name: str = "jane") -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=self.platform.certificate_pem.decode())
@@ -253,3 +255,64 @@ def test_without_front_proxies_there_are_none(bed: Bed) -> None:
     trust = bed.trust()
     assert trust.front() is None
     assert trust.front_proxy.authenticate(Credentials(None, b"x", ((b"x-remote-user", b"root"),)), NOW) is None
+
+
+def test_the_platforms_own_authority_is_replaced_while_the_server_runs(bed: Bed) -> None:
+    """In three steps: nobody who was let in before is left outside, until the last one says so."""
+    trust = bed.trust()
+    made = Certificates(TlsConfig(), ("gw",), bed.state, NOW, trust)
+    users = bed.state.users
+
+    def step() -> None:
+        assert trust.take(trust.look())
+        assert made.poll(NOW)
+
+    before, leaving = bed.platform, bed.client(bed.platform, made)
+    users.add(NOW)
+    step()
+    assert trust.platform.certificate == before.certificate
+    both = bed.state.server_ca.read_bytes()
+    assert both == made.trust.encode() == (bed.state.directory / "ca.crt").read_bytes()
+    assert both.count(b"BEGIN CERTIFICATE") == 2
+    users.use(id_of(trust.platform.others[0]), NOW)
+    step()
+    after = trust.platform
+    assert after.certificate != before.certificate
+    leaving.load_verify_locations(cadata=both.decode())
+    assert certificate_seen(leaving, made.users), "a certificate of the old one, and a server with one of the new"
+    new_only = ssl.create_default_context(cadata=after.certificate_pem.decode())
+    issued = after.issue_client("jane", [], NOW, 600)
+    (bed.at / "new.pem").write_bytes(issued.certificate + issued.key)
+    new_only.load_cert_chain(bed.at / "new.pem")
+    assert certificate_seen(new_only, made.users)
+    users.remove(id_of(before.certificate))
+    step()
+    assert made.trust.encode() == after.certificate_pem
+    with pytest.raises(ssl.SSLError):
+        shaken(leaving, made.users)
+    assert certificate_seen(new_only, made.users)
+
+
+def test_what_the_platforms_authority_before_has_signed_is_dated_as_it_was(bed: Bed) -> None:
+    """Kulvert dates back, whichever of its authorities signs: a certificate of after a revocation is not revoked."""
+    bed.more["revoked"] = lambda: Revocations(users={"jane": NOW})
+    before, trust = bed.platform, bed.trust()
+    bed.state.users.use(id_of(bed.state.users.add(NOW).certificate), NOW)
+    trust.take(trust.look())
+    assert trust.platform.certificate != before.certificate
+    later, earlier = (shown(before.issue_client("jane", [], issued, 600)) for issued in (NOW + 2, NOW - 1))
+    assert trust.authenticate(later, NOW + 3) is not None
+    with pytest.raises(AuthenticationFailed, match="revoked"):
+        trust.authenticate(earlier, NOW + 3)
+
+
+def test_the_agents_door_knows_the_next_authority_of_agents(bed: Bed) -> None:
+    bed.state.agents_authority(NOW)
+    made = Certificates(TlsConfig(), ("gw",), bed.state, NOW, bed.trust())
+    held, new = made.agents, bed.state.agents.add(NOW)
+    agent = bed.client(new, made)
+    with pytest.raises(ssl.SSLError):
+        shaken(agent, held)
+    made.poll(NOW)
+    assert certificate_seen(agent, held)
+    assert made.agents is held

@@ -68,10 +68,10 @@ class Api:
         self.keys = TokenKeys(tokens, state, NOW, self.store.revocations)
         self.authority = state.authority(NOW)
         self.issuer = Issuer(
-            self.authority, self.keys, self.store, CertificatesConfig(), tokens, lambda size: self._unique(size)
+            lambda: self.authority, self.keys, self.store, CertificatesConfig(), tokens, lambda size: self._unique(size)
         )
         own = self.authority.certificate
-        self.known = CertificateAuthenticator((own,), revoked=self.store.revocations, own=own)
+        self.known = CertificateAuthenticator((own,), revoked=self.store.revocations, own=(own,))
         self._count = 0
 
     def _unique(self, size: int) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from auth.agentpki import AUTHORITY
@@ -40,9 +41,10 @@ class World:
         self.stores = Stores.open(path, patience=0.01)
         self.now = NOW
         self.seen: dict[tuple[str, str], float] = {}
+        self.agents = CertificateAuthority.create(AUTHORITY, NOW)
         self.authority = RegistryAuthority(
             self.stores,
-            CertificateAuthority.create(AUTHORITY, NOW),
+            lambda: self.agents,
             EnrolmentSettings(**settings),
             self,
             lambda: "trust",
@@ -306,3 +308,23 @@ def test_by_its_certificate_an_agent_is_back_once_its_cluster_is_accepted_again(
     world.stores.registry.deny("edge", True)
     membership.accept(world.stores, "edge", None, NOW)
     assert world.authority.admit(known) == ""
+
+
+def test_certificates_of_the_authority_before_count_until_it_is_taken_away(world: World) -> None:
+    world.stores.tokens.add(replace(TOKEN, id="accepting", accept=True))
+    old, key = world.agents, ec.generate_private_key(ec.SECP256R1())
+    token = world.stores.tokens.get("accepting")
+    assert token is not None
+    signing = csr(key, cluster_uri("edge", "u1"))
+    request = EnrolmentRequest(token.id, "edge", "u1", "agent-1", "i", "192.0.2.1", signing)
+    first = der(world.authority.enrol(request).certificate)
+    new = CertificateAuthority.create(AUTHORITY, NOW)
+    world.agents = CertificateAuthority(new.certificate, new.key, (old.certificate,))
+    known = world.authority.certificate(first)
+    second = der(world.authority.renew(known, csr(key, cluster_uri("edge", "u1"))).certificate)
+    x509.load_der_x509_certificate(second).verify_directly_issued_by(new.certificate)
+    assert world.authority.certificate(second).cluster == "edge"
+    world.agents = new
+    with pytest.raises(Refused, match="not signed by this platform's agents' authority"):
+        world.authority.certificate(first)
+    assert world.authority.certificate(second).cluster == "edge"

@@ -78,7 +78,7 @@ def attached() -> Attached:
 def lifecycle(stores: Stores, clock: Clock, attached: Attached) -> Lifecycle:
     authority = CertificateAuthority.create(AUTHORITY, NOW)
     times = Times(clock.clock, clock.wall)
-    return Lifecycle(stores, authority, EnrolmentSettings(), cast(Sessions, attached), lambda: "", times)
+    return Lifecycle(stores, lambda: authority, EnrolmentSettings(), cast(Sessions, attached), lambda: "", times)
 
 
 async def look(lifecycle: Lifecycle) -> None:
@@ -136,7 +136,9 @@ class Elsewhere(NoOthers):
 
 def _one_of_several(stores: Stores, clock: Clock, attached: Attached, shared: Shared) -> Lifecycle:
     authority, times = CertificateAuthority.create(AUTHORITY, NOW), Times(clock.clock, clock.wall)
-    return Lifecycle(stores, authority, EnrolmentSettings(), cast(Sessions, attached), lambda: "", times, shared=shared)
+    return Lifecycle(
+        stores, lambda: authority, EnrolmentSettings(), cast(Sessions, attached), lambda: "", times, shared=shared
+    )
 
 
 def test_an_agent_of_another_replica_is_asked_where_none_is_here(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import ssl
 import time
 
@@ -151,3 +152,14 @@ def test_a_uri_is_one_and_whole(replicas_ca: bytes, uris: list[str]) -> None:
 def ca_der(certificate: x509.Certificate) -> bytes:
     """DER."""
     return certificate.public_bytes(Encoding.DER)
+
+
+def test_the_replicas_authority_is_replaced_one_replica_after_the_other(replicas_ca: bytes) -> None:
+    new = authority()
+    steps = [replicas_ca, replicas_ca + new, new + replicas_ca, new]
+    for before, after in itertools.pairwise(steps):
+        one, other = PeerIdentity(before, "a", time.time), PeerIdentity(after, "b", time.time)
+        assert [named_by(der) for der in handshake(one.server, other.client)] == ["a", "b"]
+        assert [named_by(der) for der in handshake(other.server, one.client)] == ["b", "a"]
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(PeerIdentity(new, "a", time.time).server, PeerIdentity(replicas_ca, "b", time.time).client)
