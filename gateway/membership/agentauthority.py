@@ -10,6 +10,7 @@ from auth import agentpki
 from auth.agentpki import AgentCertificateError, SigningRequest, Verifier
 from auth.authorityfile import Now
 from auth.jointoken import StoredJoinToken
+from auth.pki import BACKDATED
 from gateway.membership.admission import RETRY, RETRY_DENIED, Asked, Policy, Verdict, decide
 from gateway.membership.agentcertificates import IssuedCertificate
 from gateway.membership.enrolments import Choice, Enrolment, EnrolmentSettings, State
@@ -17,9 +18,12 @@ from gateway.membership.registry import Cluster, RegistryError
 from gateway.membership.stores import Stores
 from gateway.membership.takeover import Presence
 from stub.authority import AgentCertificate, Enrolled, EnrolmentRequest, JoinKey
-from tunnel.handshake import Refused
+from tunnel.handshake import STANDBY, Refused
 
 log = structlog.get_logger("kulvert.enrolment")
+
+HEARD = 10.0
+"""Seconds after which each replica has heard of a certificate that another one has issued."""
 
 
 class RegistryAuthority:
@@ -165,6 +169,10 @@ class RegistryAuthority:
         if kept is None:
             self._poll()  # another process of this server may have issued it since the last poll
             kept = self._stores.certificates.get(shown.serial)
+        if kept is None and now < shown.begins + BACKDATED + HEARD:
+            raise Refused(
+                STANDBY, "this replica has not heard of the agent's certificate yet: try again", retry_after=1
+            )
         if kept is None or not kept.counts(now) or (kept.cluster, kept.cluster_id) != (shown.cluster, shown.cluster_id):
             raise Refused("certificate", "the agent's certificate has been revoked")
         return AgentCertificate(shown.cluster, shown.cluster_id, shown.serial, shown.expires, shown.key)

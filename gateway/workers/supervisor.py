@@ -83,7 +83,7 @@ class Supervisor:
     async def _keep(self, number: int) -> None:
         restarts = Restarts()
         while not self._stopping.is_set():
-            code, served = await self._live(number, restarts)
+            code, served = await self._lived(number, restarts)
             if self._stopping.is_set():
                 if code and served:
                     self._unruly.append(f"worker {number} did not end in order ({_shown(code)})")
@@ -93,6 +93,16 @@ class Supervisor:
             pause = restarts.ended(self._clock())
             _log.error("a worker has ended, and is begun again", extra={"worker": number, "code": code, "in": pause})
             await self._or_stopping(asyncio.sleep(pause))
+
+    async def _lived(self, number: int, restarts: Restarts) -> tuple[int, bool]:
+        """As `_live`. That one cannot be begun again now, for want of memory or disk, ends nobody else."""
+        try:
+            return await self._live(number, restarts)
+        except OSError as error:
+            if not self._up[number].is_set():
+                raise
+            _log.error("a worker cannot be begun", extra={"worker": number, "error": error.strerror})
+            return 1, False
 
     async def _live(self, number: int, restarts: Restarts) -> tuple[int, bool]:
         """From its beginning to its end; gives its exit code, and whether it served."""

@@ -304,10 +304,20 @@ async def _agents_are_known(served: Working, name: str) -> None:
     """Whichever worker has them, and whichever is asked."""
     requests = Requests(served, "x")
     requests.prefix = ""
-    for _ in range(6):
+
+    async def shown() -> dict[str, Any]:
         (status, told), *_ = await requests.get_all(f"/apis/kulvert.dev/v1alpha1/clusters/{name}")
         assert status == 200
-        assert json.loads(told)["status"]["agents"] == 1, told
+        found: dict[str, Any] = json.loads(told)["status"]
+        return found
+
+    async def available() -> bool:
+        conditions = {one["type"]: one["status"] for one in (await shown())["conditions"]}
+        return conditions.get("Available") == "True"
+
+    for _ in range(6):
+        assert (await shown())["agents"] == 1
+    await until(available, "the first worker to say that the cluster is available", 15.0)
 
 
 async def _all_say(cluster: Cluster, kubeconfig: Path, what: str) -> None:

@@ -15,7 +15,7 @@ from auth.agentpki import AUTHORITY
 from auth.jointoken import StoredJoinToken
 from auth.pki import CertificateAuthority
 from gateway.membership import changes as membership
-from gateway.membership.agentauthority import RegistryAuthority
+from gateway.membership.agentauthority import HEARD, RegistryAuthority
 from gateway.membership.enrolments import EnrolmentSettings, State
 from gateway.membership.registry import Cluster, RegistryError
 from gateway.membership.stores import Stores
@@ -206,6 +206,10 @@ def test_a_certificate_that_the_store_does_not_know_is_no_good_however_well_it_i
     signing = csr(ec.generate_private_key(ec.SECP256R1()), cluster_uri("edge", "u1"))
     granted = world.authority.enrol(EnrolmentRequest("tok", "edge", "u1", "a", "i", "", signing))
     world.stores.certificates.remove_of("edge")
+    with pytest.raises(Refused, match="not heard") as refused:
+        world.authority.certificate(der(granted.certificate))
+    assert refused.value.reason == "standby", "another replica may have just issued it: no reason to ask for a new one"
+    world.now += HEARD
     with pytest.raises(Refused, match="revoked") as refused:
         world.authority.certificate(der(granted.certificate))
     assert refused.value.reason == "certificate"

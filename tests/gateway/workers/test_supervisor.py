@@ -49,9 +49,12 @@ class Family:
     def __init__(self, count: int, patience: float = 0.0) -> None:
         self.begun: list[Fake] = []
         self.now = 0.0
+        self.failures: list[OSError] = []
         self.supervisor = Supervisor(count, self._begin, lambda: self.now, patience)
 
     def _begin(self, number: int, heard: Callable[[bytes], None]) -> Fake:
+        if self.failures:
+            raise self.failures.pop()
         self.begun.append(Fake(number, heard))
         return self.begun[-1]
 
@@ -105,6 +108,17 @@ async def test_one_that_has_ended_is_begun_again_and_the_others_hear_of_both() -
         assert again.told == [control.alive([0])], "it need not wait for the first one, which serves"
         again.heard(control.READY)
         assert first.told[-1] == again.told[-1] == control.alive([0, 1])
+
+
+async def test_one_that_cannot_be_begun_now_is_tried_again_and_ends_nobody_else() -> None:
+    async with running() as (family, task):
+        await family.all_ready()
+        family.failures += [OSError(12, "no memory")] * 2
+        family.begun[1].end(-9)
+        await family.so_many(3)
+        assert not family.failures
+        assert not task.done()
+        assert not family.begun[0].killed
 
 
 async def test_a_write_is_told_to_all_others() -> None:
