@@ -68,8 +68,10 @@ class LeaseSettings:
     step: float = 1.0
     settle: float = 10.0
     """A replica is given shards only when it has been there for so long."""
-    patience: float = 2.0
-    """A shard that its best replica does not claim for so long may be claimed by the second best, and so on."""
+    patience: float = 4.0
+    """A shard that its best replica does not claim for so long may be claimed by the second best, and so on. As long as
+    a replica's Lease: whoever had it, and lost it to a hand that deleted it unseen, knows by then.
+    """
     tidy: float = 60.0
     """A replica's Lease that has been nobody's for so long is deleted."""
 
@@ -103,8 +105,10 @@ class LeaseSettings:
             yield f"shards must be from 1 to {MOST_SHARDS}"
         if self.moving < 1 or not self.step > 0:
             yield "a step must move at least 1 shard, and take more than 0 s: a new replica would never get any"
-        if self.settle < 0 or not self.patience > 0 or self.tidy < self.duration:
-            yield "settle must not be negative, patience must be above 0, tidy at least the Lease's duration"
+        if self.settle < 0 or self.tidy < self.duration:
+            yield "settle must not be negative, tidy must be at least the Lease's duration"
+        if self.patience < self.replica_duration:
+            yield "patience must be at least the replica's Lease's duration"
 
 
 def identity_problem(identity: str) -> str | None:

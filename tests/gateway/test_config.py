@@ -29,6 +29,7 @@ OWN = {
     "leases.replicaDuration": "5",
     "leases.replicaRetryPeriod": "0.5",
     "leases.tidy": "120",
+    "leases.patience": "6",
     "audit.logMode": "drop",
     "audit.webhookMode": "drop",
 }

@@ -5,6 +5,7 @@ left over.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import ssl
 import time
@@ -157,12 +158,10 @@ def _kind(name: str) -> str:
 
 
 def _files(pid: int) -> dict[str, int]:
-    from os import listdir, readlink
-
     found: Counter[str] = Counter()
-    for number in listdir(f"/proc/{pid}/fd"):
+    for number in os.listdir(f"/proc/{pid}/fd"):
         try:
-            found[readlink(f"/proc/{pid}/fd/{number}").partition(":")[0]] += 1
+            found[os.readlink(f"/proc/{pid}/fd/{number}").partition(":")[0]] += 1
         except OSError:
             continue
     return dict(found.most_common(5))

@@ -7,6 +7,7 @@ are outside, the hub with an address of its own. Without namespaces all are on l
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from auth.pki import CertificateAuthority, Issued
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import until
 from tests.support.cluster_helpers import agent_identity, create_pod
-from tests.support.installation import NAMESPACE, Installation
+from tests.support.installation import Installation
 from tests.support.netns import ROOT, Network
 from tests.support.platform import ADMINS, PROGRAM, Platform
 from tests.support.processes import Port, Process, stop
@@ -165,7 +166,6 @@ class Scene:
         self._stack = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._lives: dict[str, int] = dict.fromkeys(REPLICAS, 1)
-        self._down: set[str] = set()
 
     async def __aenter__(self) -> Self:
         try:
@@ -310,7 +310,6 @@ class Scene:
             self.agents[name].held = True
             self.process(name).kill()
             return
-        self._down.add(name)
         await self.installation.replicas[name].stop_server(signal.SIGKILL)
         log = self.installation.replicas[name].server_log
         log.rename(log.with_name(f"server.{self._lives[name]}.log"))
@@ -335,7 +334,6 @@ class Scene:
                 self._lives[name] += 1
             else:
                 break
-        self._down.discard(name)
 
     # --- what it is like
 
@@ -344,16 +342,9 @@ class Scene:
         found = [path for name in REPLICAS for path in (self.directory / "i" / name).glob("server*.log")]
         return found + [path for agent in self.agents.values() for path in agent.logs()]
 
-    @property
-    def namespace(self) -> str:
-        """Of the hub."""
-        return NAMESPACE
-
 
 def _kubeconfig(port: int, ca: bytes) -> dict[str, Any]:
-    from base64 import b64encode
-
-    cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority-data": b64encode(ca).decode()}
+    cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority-data": base64.b64encode(ca).decode()}
     return {
         "apiVersion": "v1",
         "kind": "Config",

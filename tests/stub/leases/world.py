@@ -22,7 +22,7 @@ from stub.ownership import Place
 from tests.support.leasestore import MemoryLeases, Records
 
 TICK = 0.05
-SHARDED = LeaseSettings(shards=6, moving=1, step=0.5, settle=2.0, patience=1.0, tidy=20.0)
+SHARDED = LeaseSettings(shards=6, moving=1, step=0.5, settle=2.0, patience=4.0, tidy=20.0)
 STANDBY = LeaseSettings(duration=4, renew_deadline=3, retry_period=1, tidy=20.0)
 Kind = TypeVar("Kind", bound=Elected | Sharded)
 
