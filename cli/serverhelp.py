@@ -47,7 +47,7 @@ HELP: Final[Mapping[str, str]] = {
     "hub.grants": "Grant objects of the hub count.",
     "hub.accessReview": "The hub's RBAC on managedclusters/proxy lets users in, too.",
     "hub.clusters": "ManagedClusters of the hub and the clusters here are kept alike, with a heartbeat Lease each.",
-    "replicas.mode": "single, standby (one of several has all agents, by a Lease) or sharded (each has some clusters').",
+    "replicas.mode": "single, standby (one of several has all agents, by a Lease) or sharded (each has some).",
     "replicas.identity": "This replica's name; without it $POD_NAME, then the host's.",
     "replicas.namespace": "Of the hub, for Leases and shared records; without it the service account's own.",
     "replicas.peersListen": "Where other replicas connect: HOST:PORT.",

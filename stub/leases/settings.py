@@ -69,8 +69,8 @@ class LeaseSettings:
     settle: float = 10.0
     """A replica is given shards only when it has been there for so long."""
     patience: float = 4.0
-    """A shard that its best replica does not claim for so long may be claimed by the second best, and so on. As long as
-    a replica's Lease: whoever had it, and lost it to a hand that deleted it unseen, knows by then.
+    """A shard that its best replica does not claim for so long may be claimed by the second best, and so on. Whoever
+    had it, and lost it to a hand that deleted it unseen, has looked again by then, or has stopped.
     """
     tidy: float = 60.0
     """A replica's Lease that has been nobody's for so long is deleted."""
@@ -107,8 +107,8 @@ class LeaseSettings:
             yield "a step must move at least 1 shard, and take more than 0 s: a new replica would never get any"
         if self.settle < 0 or self.tidy < self.duration:
             yield "settle must not be negative, tidy must be at least the Lease's duration"
-        if self.patience < self.replica_duration:
-            yield "patience must be at least the replica's Lease's duration"
+        if self.patience < self.replica_renew_deadline:
+            yield "patience must be at least replicaRenewDeadline"
 
 
 def identity_problem(identity: str) -> str | None:

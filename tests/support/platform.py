@@ -158,7 +158,7 @@ class Platform:
         settings |= self.settings
         path = self.directory / "server.yaml"
         path.write_text(yaml.safe_dump(settings))
-        self._run("server", "serve", "--config", path, log=self.server_log, program=self._program)
+        self._run("server", "serve", "--config", path, log=self.server_log)
         await self._ready("server")
 
     def server(self) -> Process:
@@ -289,13 +289,11 @@ class Platform:
 
     # --- processes
 
-    def _run(
-        self, name: str, *args: str | Path, log: Path | None = None, program: Sequence[str | Path] = (PROGRAM,)
-    ) -> Process:
+    def _run(self, name: str, *args: str | Path, log: Path | None = None) -> Process:
         path = log or self.directory / f"{name}.log"
         path.unlink(missing_ok=True)
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.directory), **self._env}
-        process = Process(name, [*program, *args, "--log-format", "json"], path, env)
+        process = Process(name, [*(self._program if name == "server" else (PROGRAM,)), *args, "--log-format", "json"], path, env)
         self._processes[name] = process
         return process
 

@@ -29,9 +29,9 @@ def test_what_it_is_without_a_word_can_be() -> None:
         ({"shards": 1025}, "shards must be from 1"),
         ({"moving": 0}, "a step must move"),
         ({"step": 0.0}, "a step must move"),
-        ({"patience": 0.0}, "patience must be above 0"),
+        ({"patience": 2.9}, "patience must be at least"),
         ({"settle": -1.0}, "settle must not be negative"),
-        ({"tidy": 1.0}, "tidy at least"),
+        ({"tidy": 1.0}, "tidy must be at least"),
         ({"lease": "Kulvert"}, "name must be"),
     ],
 )

@@ -153,3 +153,8 @@ def test_two_never_lead_at_once_and_one_does_afterwards(events: Any, seed: int) 
 @given(EVENTS, st.integers(0, 1000))
 def test_a_cluster_never_has_two_owners_in_many_more_stories(events: Any, seed: int) -> None:
     play(Sharded, SHARDED, events, seed, in_order)
+
+
+def test_a_lease_that_is_deleted_before_another_has_seen_it_gives_its_shard_to_nobody_too_soon() -> None:
+    """c has written it; a, whose look comes next, has never seen it, and c does not know yet that it is gone."""
+    play(Sharded, SHARDED, [(("rest", 3.0), 1.3211084708387673), (("delete", 5), 1.7613032639018407)], 97, in_order)
