@@ -290,12 +290,16 @@ class Platform:
     # --- processes
 
     def _run(self, name: str, *args: str | Path, log: Path | None = None) -> Process:
+        """One of the programs, as a process."""
         path = log or self.directory / f"{name}.log"
         path.unlink(missing_ok=True)
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.directory), **self._env}
-        process = Process(name, [*(self._program if name == "server" else (PROGRAM,)), *args, "--log-format", "json"], path, env)
+        process = Process(name, [*self._program_of(name), *args, "--log-format", "json"], path, env)
         self._processes[name] = process
         return process
+
+    def _program_of(self, name: str) -> Sequence[str | Path]:
+        return self._program if name == "server" else (PROGRAM,)
 
     async def _ready(self, name: str, timeout: float = 15.0) -> None:
         process = self._processes[name]

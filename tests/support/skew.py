@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,13 +98,18 @@ class Skewed(Platform):
         """On the server's machine; gives what it printed."""
         return await asyncio.to_thread(self._command, *args)
 
-    def _run(self, name: str, *args: str | Path, log: Path | None = None, program: object = None) -> Process:
-        release = self.releases["server" if name == "server" else "agents"]
-        before, self._env = self._env, {**self._env, **release.env}
+    def _run(self, name: str, *args: str | Path, log: Path | None = None) -> Process:
+        before, self._env = self._env, {**self._env, **self._release_of(name).env}
         try:
-            return super()._run(name, *args, log=log, program=release.program)
+            return super()._run(name, *args, log=log)
         finally:
             self._env = before
+
+    def _program_of(self, name: str) -> Sequence[str | Path]:
+        return self._release_of(name).program
+
+    def _release_of(self, name: str) -> Release:
+        return self.releases["server" if name == "server" else "agents"]
 
 
 async def due_soon(platform: Platform, cluster: Cluster, signer: CertificateAuthority | None = None) -> str:
