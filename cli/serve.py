@@ -81,8 +81,8 @@ async def _serve(config: ServerConfig, stop: Stop) -> None:
                 _tell_ready(config, server.port, server.agents_port)
                 await stop.wait()
                 click.echo("stopping", err=True)
-        except OSError as error:
-            _check_taken(config, error)
+        except (OSError, ExceptionGroup) as failed:  # in a group, where something had begun before it
+            _check_taken(config, *_leaves(failed))
             raise
 
 
@@ -127,12 +127,12 @@ def _worker_environment() -> dict[str, str]:
     return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
 
 
 def _check_taken(config: ServerConfig, *errors: BaseException) -> None:

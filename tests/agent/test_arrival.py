@@ -291,7 +291,7 @@ async def test_a_stub_that_falls_silent_is_left(authority: Authority, tmp_path: 
     timing = replace(QUICK, silence=0.8, dead_after=30.0, ping_after=10.0)
     async with (
         nothing_left(),
-        Stub(authority, tmp_path / "a", timing=timing, silence=0.8) as stub,
+        Stub(authority, tmp_path / "a", timing=timing) as stub,
         attached(stub, backoff=BackOff(lambda: 0.0, first=0.05), timing=timing) as real,
     ):
         (session,) = stub.sessions.all()

@@ -17,6 +17,7 @@ KUBERNETES = {
     "Unauthorized": {401},
     "Forbidden": {403},
     "NotFound": {404},
+    "Conflict": {409},
     "BadRequest": {400, 414, 431},
     "RequestEntityTooLarge": {413},
     "TooManyRequests": {429},
