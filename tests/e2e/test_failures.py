@@ -41,12 +41,17 @@ class Clients:
     streams: list[Https]
     programs: list[Running]
 
-    async def end(self, within: float) -> None:
-        """All of them end, with an error, in time: nothing hangs, and nothing that was cut passes for whole."""
-        began = time.monotonic()
+    async def end(self, within: float, *, in_order: bool = False) -> None:
+        """All of them end, with an error, in time: nothing hangs, and nothing that was cut passes for whole. `in_order`
+        is an agent that stops: it ends watches between two events.
+        """
+        began, (logs, watch) = time.monotonic(), self.streams
         async with asyncio.timeout(within):
-            for stream in self.streams:
-                assert not (await stream.ended(within)).endswith(b"0\r\n\r\n")
+            assert not (await logs.ended(within)).endswith(b"0\r\n\r\n")
+            if in_order:
+                await watch.answered_end(within)
+            else:
+                assert not (await watch.ended(within)).endswith(b"0\r\n\r\n")
             codes = await asyncio.gather(*(program.process.wait() for program in self.programs))
         assert 0 not in codes
         print(f"clients ended within {time.monotonic() - began:.2f} s, kubectl by {codes}")
@@ -204,7 +209,7 @@ async def test_an_agent_that_stops_ends_within_its_patience(
         seconds = time.monotonic() - began
         print(f"{signals} signals: the agent ended after {seconds:.2f} s")
         assert (2.0 <= seconds < 4.0) if signals == 1 else seconds < 2.0
-        await clients.end(3.0)
+        await clients.end(3.0, in_order=True)
     assert not process.alive
     await quiet(own_platform.server(), server)
     await own_platform.stop_agent("alpha")
