@@ -20,7 +20,7 @@ from tests.support.chaos_evidence import Evidence, Seen
 from tests.support.chaos_faults import NETWORK, PROCESSES, SURROUNDINGS, schedule
 from tests.support.chaos_scene import REPLICAS, Scene
 from tests.support.cluster import Cluster
-from tests.support.installation import NAMESPACE
+from tests.support.installation import forget_installations
 from tests.support.netns import why_not
 
 SEEDS = {"standby": 9894, "sharded": 16634}
@@ -46,8 +46,7 @@ async def test_whatever_happens_what_must_hold_holds(
 ) -> None:
     real, hub = clusters
     await bind_admins(clusters)
-    await hub.kubectl("delete", "namespace", NAMESPACE, "--wait", timeout=60)
-    await hub.kubectl("delete", "managedclusters.cluster.open-cluster-management.io", "--all", "--timeout=5s")
+    await forget_installations(hub)
     seed = int(os.environ.get("KULVERT_CHAOS_SEED", SEEDS[mode]))
     async with Scene(tmp_path / mode, hub, real, mode, plain=plain) as scene:
         found = await run(scene, seed, 1, SECONDS, LONGEST, print)

@@ -16,7 +16,7 @@ from tests.e2e.conftest import _bind as bind_admins
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import until
 from tests.support.cuttable import Cuttable
-from tests.support.installation import NAMESPACE, Installation
+from tests.support.installation import Installation, forget_installations
 
 QUICK = {"duration": 4, "renewDeadline": 3, "retryPeriod": 0.5}
 NAMES = ("r0", "r1")
@@ -53,7 +53,7 @@ async def test_a_holder_that_alone_is_cut_off_from_the_hub_lets_its_agents_go(
 ) -> None:
     alpha, hub = clusters
     await bind_admins(clusters)
-    await hub.kubectl("delete", "namespace", NAMESPACE, "--wait", timeout=60)
+    await forget_installations(hub)
     async with AsyncExitStack() as stack:
         port = int(hub.server.rpartition(":")[2])
         ways = {name: await stack.enter_async_context(Cuttable(port)) for name in NAMES}

@@ -13,8 +13,8 @@ import pytest
 from tests.e2e.conftest import _bind as bind_admins
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import until
-from tests.support.cluster_helpers import create_pod
-from tests.support.installation import NAMESPACE, Installation
+from tests.support.cluster_helpers import create_pod, delete_pod
+from tests.support.installation import NAMESPACE, Installation, forget_installations
 
 QUICK = {"duration": 4, "renewDeadline": 3, "retryPeriod": 0.5}
 MODES = ["standby", "sharded"]
@@ -26,8 +26,7 @@ async def installed(
 ) -> AsyncIterator[Installation]:
     """Beta is the hub, alpha is managed."""
     await bind_admins(pair)
-    await pair[1].kubectl("delete", "namespace", NAMESPACE, "--wait", timeout=60)
-    await pair[1].kubectl("delete", "managedclusters.cluster.open-cluster-management.io", "--all", "--timeout=5s")
+    await forget_installations(pair[1])
     async with Installation(tmp_path / mode, pair[1], mode, names, leases=QUICK) as made:
         yield made
 
@@ -48,6 +47,7 @@ async def test_every_replica_serves_every_user(mode: str, clusters: tuple[Cluste
                 "exec", "-i", "anyone", "--", "cat", kubeconfig=kubeconfig, input=b"x" * 3_000_000
             )
             assert len(large.check().stdout) == 3_000_000
+    await delete_pod(alpha, "anyone")
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -15,7 +15,7 @@ from tests.e2e.conftest import _bind as bind_admins
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import ApiError, until
 from tests.support.cluster_helpers import create_namespace, create_pod
-from tests.support.installation import NAMESPACE, Installation
+from tests.support.installation import Installation, forget_installations
 from tests.support.load import under_load
 from tests.support.loadexec import Counting
 from tests.support.loadmix import Mix
@@ -40,7 +40,7 @@ async def rolling(
     await bind_admins(pair)
     alpha, hub = pair
     await create_pod(alpha, "demo")
-    await hub.kubectl("delete", "namespace", NAMESPACE, "--wait", timeout=60)
+    await forget_installations(hub)
     timeouts = {"timeouts": {"drain": DRAIN, "lameduck": LAMEDUCK}}
     async with Installation(directory / mode, hub, mode, leases=LEASES, settings=timeouts) as made:
         await made.start_agent(alpha, drain=int(DRAIN))

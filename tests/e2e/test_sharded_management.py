@@ -22,7 +22,7 @@ from tests.e2e.conftest import _bind as bind_admins
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import ApiError, until
 from tests.support.cluster_helpers import create_namespace, token_kubeconfig
-from tests.support.installation import NAMESPACE, Installation
+from tests.support.installation import NAMESPACE, Installation, forget_installations
 from tests.support.kubectl import Result
 from tests.support.platform import PROGRAM
 
@@ -134,8 +134,7 @@ class Scene:
 async def scene(clusters: tuple[Cluster, Cluster], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     await bind_admins(clusters)
     alpha, hub = clusters
-    await hub.kubectl("delete", "namespace", NAMESPACE, "--wait", timeout=60)
-    await hub.kubectl("delete", "managedclusters.cluster.open-cluster-management.io", "--all", "--timeout=5s")
+    await forget_installations(hub)
     await create_namespace(alpha, "managed")
     settings = {"serviceAccounts": {"enabled": True}, "enrolment": {"takeoverGrace": GRACE}}
     directory = tmp_path_factory.mktemp("management") / "made"

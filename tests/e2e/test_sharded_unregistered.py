@@ -8,14 +8,14 @@ from tests.e2e.conftest import _bind as bind_admins
 from tests.e2e.test_sharded_management import QUICK, Scene, held
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import until
-from tests.support.installation import NAMESPACE, Installation
+from tests.support.installation import Installation, forget_installations
 
 
 async def test_without_registration_conditions_are_asked_for(clusters: tuple[Cluster, Cluster], tmp_path: Path) -> None:
     """There are no heartbeats' Leases then."""
     alpha, hub = clusters
     await bind_admins(clusters)
-    await hub.kubectl("delete", "namespace", NAMESPACE, "--wait", timeout=60)
+    await forget_installations(hub)
     settings = {"hub": {"kubeconfig": str(hub.admin_kubeconfig), "clusters": False}}
     async with Installation(tmp_path / "made", hub, "sharded", ("r0", "r1"), leases=QUICK, settings=settings) as made:
         scene = Scene(made, alpha)

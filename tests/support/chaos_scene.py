@@ -25,7 +25,7 @@ import yaml
 from auth.pki import CertificateAuthority, Issued
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import until
-from tests.support.cluster_helpers import agent_identity, create_pod
+from tests.support.cluster_helpers import agent_identity, create_pod, delete_pod
 from tests.support.installation import Installation
 from tests.support.netns import ROOT, Network
 from tests.support.platform import ADMINS, PROGRAM, Platform
@@ -197,6 +197,7 @@ class Scene:
         self._tasks.append(asyncio.create_task(self._supervise(), name="look after agents"))
 
     async def _stop(self) -> None:
+        await delete_pod(self.real, f"{REAL}-demo")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -35,6 +35,15 @@ async def prepare_hub(hub: Cluster) -> None:
         (await hub.kubectl("create", "namespace", NAMESPACE)).check()
 
 
+async def forget_installations(hub: Cluster) -> None:
+    """What an earlier test's installation left at the hub: its server is gone, so nobody would end its removals."""
+    kind = "managedclusters.cluster.open-cluster-management.io"
+    for name in (await hub.kubectl("get", kind, "-o", "name")).out.split():
+        await hub.kubectl("patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    await hub.kubectl("delete", kind, "--all", "--timeout=10s")
+    await hub.kubectl("delete", "namespace", NAMESPACE, "--wait", timeout=60)
+
+
 class Installation:
     """Replicas by name. An async context; agents are started with the first replica's help, and reach all."""
 

@@ -283,8 +283,10 @@ class Platform:
             "clusters": [{"name": cluster, "cluster": server}],
             "users": [{"name": user, "user": credentials}],
         }
-        path.touch(mode=0o600)
-        path.write_text(yaml.safe_dump(document))
+        draft = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+        draft.touch(mode=0o600)
+        draft.write_text(yaml.safe_dump(document))
+        draft.replace(path)  # whole: another kubectl may read it just now
         return path
 
     # --- processes
