@@ -52,10 +52,8 @@ class Working(Platform):
         self.count = count
         self._agents = agents
 
-    def _run(self, name: str, *args: str | Path, **more: Any) -> Process:
-        if name.startswith("agent-"):
-            more["program"] = self._agents
-        return super()._run(name, *args, **more)
+    def _program_of(self, name: str) -> Sequence[str | Path]:
+        return self._agents if name.startswith("agent-") else super()._program_of(name)
 
     async def _ready(self, name: str, timeout: float = 60.0) -> None:
         await super()._ready(name, timeout)

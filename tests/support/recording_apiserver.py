@@ -21,7 +21,7 @@ from typing import Self
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 _OWN = (
     b"GET /readyz ", b"GET /api/v1/namespaces/kube-system ", b"GET /.well-known/openid-configuration ",
-    b"GET /openid/v1/jwks ", b"GET /version ",
+    b"GET /openid/v1/jwks ", b"GET /version ", b"GET /api/v1/nodes?limit=50",
 )  # fmt: skip
 _IMPATIENT = 20.0
 ISSUER = "https://kubernetes.default.svc"
