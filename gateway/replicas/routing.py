@@ -10,6 +10,7 @@ from gateway.clusters import Clusters
 from gateway.retry import repeatable_block
 from stub.errors import Unheld
 from stub.ownership import Ownership
+from stub.peers.holding import held_here
 from tunnel.ports import Exchange, RequestBlock, ResponseSink
 
 
@@ -28,6 +29,7 @@ class RoutedClusters:
         self._ownership = ownership
         self._here = here
         self._peers = peers
+        self._held_here = held_here(ownership, here.open)
 
     def open(self, cluster: str, head: RequestBlock, sink: ResponseSink) -> Exchange:
         """See `Clusters`."""
@@ -40,7 +42,5 @@ class RoutedClusters:
 
     def open_here(self, cluster: str, head: RequestBlock, sink: ResponseSink) -> Exchange:
         """What another replica asks for."""
-        if not self._ownership.place(cluster).mine:
-            raise Unheld(cluster, "this replica does not have the cluster's agents any more; try again")
         head.repeatable = repeatable_block(head)  # it does not travel
-        return self._here.open(cluster, head, sink)
+        return self._held_here(cluster, head, sink)

@@ -83,7 +83,6 @@ class Several:
         self.room.open()
         stack.callback(self.room.close)
         stack.callback(self.ownership.subscribe(self._changed))
-        stack.callback(self._sessions.subscribe(self.agents_changed))
         self.others = OtherReplicas(
             self.identity, self.ownership, self.peers, self._sessions, self._clock, self._answers()
         )
@@ -93,7 +92,7 @@ class Several:
     # --- for the doors
 
     def agents_changed(self, cluster: str) -> None:
-        """An agent has come or gone."""
+        """An agent has come or gone: the sessions' `on_change`, by way of the server."""
         self.arrivals.changed(cluster, len(self._sessions.of(cluster)))
 
     def attachment(self, single: Attachment) -> Attachment:
