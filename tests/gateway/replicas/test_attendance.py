@@ -216,6 +216,7 @@ async def test_whoever_asks_about_very_many_in_turn_hears_of_each_at_his_next_tu
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attendance, "AGE", 0.01)
+    monkeypatch.setattr(attendance, "SHARE", 0.0)  # a step of this clock in the midst of a round is no long round
     world.others = OthersAttendance(world.owners, world._ask, lambda: world.now)
     names = [f"c{number}" for number in range(10 * PAGE)]
     with running(world.others):
