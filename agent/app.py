@@ -16,8 +16,7 @@ import structlog
 from agent import kubeconfig
 from agent.access import Access
 from agent.address import Allowed
-from agent.attach import Agent, Attaching
-from agent.backoff import BackOff
+from agent.attach import Agent, Attaching, between_attempts
 from agent.cleanup import Cleanup, own_namespace
 from agent.clusterid import ClusterIdError, cluster_id
 from agent.dial import Dialler, DialSettings
@@ -39,13 +38,11 @@ from agent.silence import PING_POOL, Silence, SilenceTiming
 from agent.statesecret import StateSecret
 from agent.status import AgentName, StatusReader, StatusTiming
 from agent.trust import Trust
+from tunnel.backoff import BackOff
 from tunnel.batch import Batch
 from tunnel.ports import AgentExchange, RequestBlock, RequestSink
 
 log = structlog.get_logger("kulvert.agent")
-
-PATIENT = 1.5
-"""The back-off's growth: whoever was away for some seconds finds its agents again within half of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +128,7 @@ class AgentApp:
         return StateSecret(questions, own_namespace(), name, directory)
 
     async def _cluster_id(self, questions: UpstreamPool) -> str:
-        backoff = BackOff(random.random)
+        backoff = BackOff(random.random, first=0.5, most=30.0, soon=5.0)
         while not self._stopping.is_set():
             try:
                 return await cluster_id(questions)
@@ -171,8 +168,7 @@ class AgentApp:
         enrolment = Enrolment(asking, membership, dialler, batch)
         accounts = ServiceAccounts(pools.calls, settings.rules.made(), settings.managed_service_accounts)
         methods = {**Cleanup(pools.calls, own_namespace()).methods(), **accounts.methods()}
-        backoff = BackOff(random.random, factor=PATIENT)
-        return Agent(setting, enrolment, dialler, relay, batch, backoff, methods=methods)
+        return Agent(setting, enrolment, dialler, relay, batch, between_attempts(random.random), methods=methods)
 
     def _membership(self, uid: str) -> tuple[Dialler, Membership]:
         settings = self._settings

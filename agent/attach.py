@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import structlog
 
 from agent.arrival import Arrival
-from agent.backoff import BackOff
 from agent.course import MOVES
 from agent.dial import Dialler
 from agent.enrolment import Enrolment
@@ -19,6 +18,7 @@ from agent.knock import Knocking
 from agent.links import LinkPoolLimits, OwnLinks
 from agent.session import AgentSession, HealthReport
 from tunnel.agentmux import Handler
+from tunnel.backoff import BackOff
 from tunnel.batch import Batch
 from tunnel.calls import CallFailed, Method, Params
 from tunnel.limits import LinkLimits, Timing
@@ -26,6 +26,13 @@ from tunnel.limits import LinkLimits, Timing
 log = structlog.get_logger("kulvert.agent")
 BRIEF = 2.0
 """Seconds: servers that send an agent to and fro do so faster, replicas that are replaced one by one more slowly."""
+
+
+def between_attempts(uniform: Callable[[], float]) -> BackOff:
+    """For the first minute 5 s at most: a stub that another takes over for is back within seconds. It grows so slowly
+    that whoever was away for some seconds finds its agents again within half of that.
+    """
+    return BackOff(uniform, first=0.5, most=30.0, factor=1.5, soon=5.0, patience=60.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 
-from agent.backoff import BackOff
 from agent.enrolment import request
 from agent.health import HealthReport
 from agent.identityfile import AgentIdentity, new_key
 from agent.membership import Membership
+from tunnel.backoff import BackOff
 from tunnel.calls import Params
 from tunnel.enrolment import Issued
 from tunnel.errors import TunnelError
@@ -37,7 +37,11 @@ class RenewalTiming:
     look: float = 30.0
     timeout: float = 30.0
     again: float = 5.0
+    """Before the second try; ..."""
+    soon: float = 5.0
+    """... at most, for the first minute of failures, ..."""
     most: float = 300.0
+    """... and at all."""
 
 
 class Renewal:
@@ -61,7 +65,7 @@ class Renewal:
         self._timing = timing
         self._uniform = uniform
         self._wall = wall
-        self._backoff = BackOff(uniform, first=timing.again, most=timing.most)
+        self._backoff = BackOff(uniform, first=timing.again, most=timing.most, soon=timing.soon)
         self._seen: AgentIdentity | None = None
         self._due = 0.0
         self._failures = 0

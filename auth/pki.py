@@ -26,6 +26,11 @@ SubjectKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.E
 CA_LIFETIME = 10 * 365 * 86400.0
 BACKDATED = 300.0
 """Seconds: clocks of clients may be behind."""
+CA_BACKDATED = 86400.0
+"""The same of an authority. What it signs is made anew when a clock that was ahead is set right; the authority is not,
+and what it has signed counts nowhere before its own time comes. A day is more than a wrong time zone; it lets nobody
+in, since nothing can have been signed by a key that was not there.
+"""
 _LONGEST = 64  # ub-organization-name, RFC 5280, appendix A
 UID = x509.ObjectIdentifier("1.3.6.1.4.1.57683.2")
 """A subject's UID, as apimachinery's asn1.X509UID."""
@@ -54,7 +59,7 @@ class CertificateAuthority:
         """A new authority that signs leaves only (path length 0)."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = _builder(subject, subject, key.public_key(), now, now + lifetime)
+        builder = _builder(subject, subject, key.public_key(), now - CA_BACKDATED, now + lifetime)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         builder = builder.add_extension(_key_usage(authority=True), critical=True)
         return cls(builder.sign(key, hashes.SHA256()), key)
@@ -157,7 +162,7 @@ class CertificateAuthority:
     ) -> x509.Certificate:
         """A leaf for whom the caller has decided on; none outlives the authority."""
         until = min(now + lifetime, self.certificate.not_valid_after_utc.timestamp())
-        builder = _builder(subject, self.certificate.subject, key, now, until)
+        builder = _builder(subject, self.certificate.subject, key, now - BACKDATED, until)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(authority=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -180,11 +185,11 @@ def _subject(user: str, groups: Iterable[str], uid: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: SubjectKey, now: float, until: float
+    subject: x509.Name, issuer: x509.Name, key: SubjectKey, begins: float, until: float
 ) -> x509.CertificateBuilder:
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
     builder = builder.serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(datetime.fromtimestamp(now - BACKDATED, UTC))
+    builder = builder.not_valid_before(datetime.fromtimestamp(begins, UTC))
     builder = builder.not_valid_after(datetime.fromtimestamp(until, UTC))
     return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
 

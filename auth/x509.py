@@ -56,11 +56,6 @@ class CertificateAuthenticator:
     def __post_init__(self) -> None:
         check_authorities(self.authorities)
 
-    @classmethod
-    def from_pem(cls, bundle: bytes) -> CertificateAuthenticator:
-        """Reads a PEM bundle. :raises ValueError: where one of its certificates is no CA's, or there is none."""
-        return cls(tuple(x509.load_pem_x509_certificates(bundle)))
-
     def authenticate(self, credentials: Credentials, now: float, cluster: str = "") -> Identity | None:
         """See `Authenticator`: a certificate is this one's business where its issuer's name is that of an authority."""
         if credentials.certificate is None:

@@ -21,8 +21,9 @@ from gateway.audit.log import AuditIds, AuditLog
 from gateway.audit.policy import AuditPolicy, parse_policy
 from gateway.audit.sinks import FileSink
 from gateway.audit.trail import AuditTrail
-from gateway.passage import Client, Owner, Passage
+from gateway.passage import Passage
 from gateway.peer import Peer
+from gateway.ports import Client, Owner
 from gateway.route import Router
 from tunnel.head import RequestHead, RequestReader
 from tunnel.impersonate import headers_for

@@ -55,7 +55,7 @@ def measure() -> Iterator[Cost]:
     tokens = signer()
     token = b"Bearer " + tokens.issue("ada", ["dev"], "u-1", "t-1", now, 600).encode()
     authenticators: list[Authenticator] = [
-        CertificateAuthenticator.from_pem(authority.certificate_pem),
+        CertificateAuthenticator((authority.certificate,)),
         TokenAuthenticator(tokens.issuer, tokens.audience, [tokens.verification_key]),
     ]
     chain = AuthenticatorChain(authenticators)

@@ -22,8 +22,7 @@ import structlog
 import uvloop
 
 from agent.address import Address, Allowed
-from agent.attach import Agent, Attaching
-from agent.backoff import BackOff
+from agent.attach import Agent, Attaching, between_attempts
 from agent.dial import Dialler, DialSettings
 from agent.enrolment import Enrolment
 from agent.health import HealthReport
@@ -39,8 +38,6 @@ from tunnel.ports import AgentExchange, Headers, RequestBlock, RequestSink, Resp
 
 HEALTH = 15.0
 """Seconds between two health messages of an agent (`agent.health`)."""
-PATIENT = 1.5
-"""The factor of the real agent's back-off (`agent.app`)."""
 SOFTWARE = "kulvert/benchmark"
 NODES = Nodes(12, 12, "kwok", {"cpu": "96", "memory": "405Gi"}, {"cpu": "94", "memory": "390Gi"})
 _HEADERS: Headers = [(b"content-type", b"application/json"), (b"audit-id", b"0")]
@@ -153,8 +150,7 @@ class Crowd:
             instance=secrets.token_hex(16),
         )
         enrolment = cast(Enrolment, _Enrolled(identity))
-        backoff = BackOff(random.random, factor=PATIENT)
-        return Agent(setting, enrolment, dialler, _answer, self._batch, backoff)
+        return Agent(setting, enrolment, dialler, _answer, self._batch, between_attempts(random.random))
 
 
 def _heartbeats(agent: Agent, number: int) -> Heartbeats:

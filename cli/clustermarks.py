@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli import statedir
 from cli.failures import Failed
+
+if TYPE_CHECKING:
+    from gateway.membership.cluster import Mark
 
 
 @click.group()
@@ -30,9 +34,7 @@ def gate_add(name: str, condition_type: str, state_dir: Path) -> None:
     from gateway.membership.cluster import Mark
     from gateway.membership.conditions import check_type
 
-    with statedir.registry(state_dir) as registry:
-        registry.mark(name, Mark.GATE, check_type(condition_type))
-    click.echo(f"cluster {name} has the gate {condition_type}")
+    _put(state_dir, name, Mark.GATE, check_type(condition_type))
 
 
 @gate.command("remove")
@@ -43,10 +45,7 @@ def gate_remove(name: str, condition_type: str, state_dir: Path) -> None:
     """Wait for this condition no more."""
     from gateway.membership.cluster import Mark
 
-    with statedir.registry(state_dir) as registry:
-        if not registry.unmark(name, Mark.GATE, condition_type):
-            raise Failed(f"cluster {name!r} has no gate {condition_type!r}: `kulvert cluster show {name}` shows them")
-    click.echo(f"cluster {name} has no gate {condition_type} any more")
+    _take(state_dir, name, Mark.GATE, condition_type)
 
 
 @click.group()
@@ -90,9 +89,7 @@ def finalizer_add(name: str, value: str, state_dir: Path) -> None:
     """Put a finalizer on a cluster, for example example.com/dns."""
     from gateway.membership.cluster import Mark
 
-    with statedir.registry(state_dir) as registry:
-        registry.mark(name, Mark.FINALIZER, value)
-    click.echo(f"cluster {name} has the finalizer {value}")
+    _put(state_dir, name, Mark.FINALIZER, value)
 
 
 @finalizer.command("remove")
@@ -103,7 +100,17 @@ def finalizer_remove(name: str, value: str, state_dir: Path) -> None:
     """Take a finalizer off."""
     from gateway.membership.cluster import Mark
 
+    _take(state_dir, name, Mark.FINALIZER, value)
+
+
+def _put(state_dir: Path, name: str, mark: Mark, value: str) -> None:
     with statedir.registry(state_dir) as registry:
-        if not registry.unmark(name, Mark.FINALIZER, value):
-            raise Failed(f"cluster {name!r} has no finalizer {value!r}: `kulvert cluster show {name}` shows them")
-    click.echo(f"cluster {name} has no finalizer {value} any more")
+        registry.mark(name, mark, value)
+    click.echo(f"cluster {name} has the {mark.value} {value}")
+
+
+def _take(state_dir: Path, name: str, mark: Mark, value: str) -> None:
+    with statedir.registry(state_dir) as registry:
+        if not registry.unmark(name, mark, value):
+            raise Failed(f"cluster {name!r} has no {mark.value} {value!r}: `kulvert cluster show {name}` shows them")
+    click.echo(f"cluster {name} has no {mark.value} {value} any more")

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,8 @@ def serve(config: Path | None, log_level: str, log_format: str, **flags: str | N
 
     --workers 4 has four processes share the work of this machine; docs/workers.md says what that changes.
 
-    It prints one line to stderr when it is ready. SIGTERM or Ctrl-C lets what is under way finish; a second one does
-    not wait. SIGHUP reopens the audit log, for logrotate.
+    It prints one line to stderr when it is ready. SIGTERM or Ctrl-C lets what is under way finish, and ends at once a
+    server that is not ready yet; a second one does not wait. SIGHUP reopens the audit log, for logrotate.
     """
     from cli.loop import run
 
@@ -69,6 +70,7 @@ def serve(config: Path | None, log_level: str, log_format: str, **flags: str | N
 
 async def _serve(config: ServerConfig, stop: Stop) -> None:
     from cli.lock import only_one
+    from cli.loop import Stopped
     from cli.version import current
     from gateway.server import Server
 
@@ -76,11 +78,14 @@ async def _serve(config: ServerConfig, stop: Stop) -> None:
     with only_one(config.state_dir):
         _check_grants(config)
         try:
-            async with Server(config, current()) as server:
+            async with AsyncExitStack() as stack:  # a replica whose hub is away begins for as long as that lasts
+                server = await stop.unless(stack.enter_async_context(Server(config, current())))
                 stop.on_hangup = server.reopen
                 _tell_ready(config, server.port, server.agents_port)
                 await stop.wait()
                 click.echo("stopping", err=True)
+        except Stopped:
+            click.echo("stopped before it was ready", err=True)
         except (OSError, ExceptionGroup) as failed:  # in a group, where something had begun before it
             _check_taken(config, *_leaves(failed))
             raise

@@ -11,8 +11,9 @@ import click
 from cli.serverhelp import HELP
 from cli.settings import Flag
 from gateway.audit.settings import AuditSettings
-from gateway.config import ConfigError, ServerConfig, load, settings
+from gateway.config import ConfigError, ServerConfig
 from gateway.limits import DoorTimeouts
+from gateway.spelling import load, settings
 
 FLAGS: Final = tuple(Flag(one.flag, one.variable, HELP.get(one.key, ""), one.default) for one in settings())
 UP_DRAIN: Final = 1.0

@@ -1,14 +1,15 @@
 """One user's connection: which bytes belong to which request, and in which order answers leave.
 
-The current state is the function that takes the next bytes; it returns what it did not use, for the state that follows:
+Its states, from request to request:
 
     head ─► body ─► holding ─► head …       a request, then its answer, then the next request
                        └─────► hijacked     after a 101
     any  ─► discarding ─► closed            an answer that ends the connection before the client has stopped sending
 
-Bytes behind a request whose answer is not complete are held, 64 KiB and one read at most; then the socket is paused. So
-it is where the answer is complete, but the transport full: the next request waits until the client has read.
-Nothing is parsed ahead: each request is routed and authenticated by itself, when its turn has come.
+Bytes behind a request whose answer is not complete are held (`gateway.reading`), and so they are where the answer is
+complete, but the transport full: the next request waits until the client has read (`gateway.writing`). Nothing is
+parsed ahead: each request is routed and authenticated by itself, when its turn has come. How connections end is in
+`gateway.closing`.
 
 `Expect: 100-continue` is answered here, when the exchange is open; it does not travel, and an upstream's own 100 is
 dropped. Trailers of a request are read and dropped. HTTP/1.0 clients get one answer for each connection.
@@ -17,58 +18,39 @@ dropped. Trailers of a request are read and dropped. HTTP/1.0 clients get one an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeAlias, cast
+from typing import cast
 
+from gateway.closing import Closing
 from gateway.door import Door
 from gateway.passage import Passage
 from gateway.peer import Peer
-from gateway.tcpinfo import tcp_info
-from gateway.writing import Writing
+from gateway.reading import NEVER
 from tunnel.body import Body, body_for
 from tunnel.errors import HeadError
 from tunnel.head import FramingKind, RequestHead, RequestReader
 from tunnel.sockets import end_after_bytes
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NEVER = float("inf")
 _UNTOLD = 0.5
 """Seconds for the next request of a client that was not told of the end: its next answer does."""
 
 
-class ClientConnection(Writing, asyncio.Protocol):
+class ClientConnection(Closing, asyncio.Protocol):
     """The state machine of one connection."""
 
-    __slots__ = (
-        "_acked", "_between", "_body", "_discarded", "_done", "_door", "_ending", "_full", "_held", "_known", "_left",
-        "_reader", "_since", "_state", "deadline", "draining", "passage", "peer", "reading",
-    )  # fmt: skip
+    __slots__ = ("_between", "_body", "_known", "_reader", "draining", "peer")
 
     def __init__(self, door: Door) -> None:
-        super().__init__(door.batch)
-        self._door = door
+        super().__init__(door)
         self._reader = RequestReader(door.limits.head)
-        # Not a bound method: the cycle would keep every connection until the garbage collector runs.
-        self._state: _State = ClientConnection._head
+        self._state = ClientConnection._head
         self._body: Body | None = None
-        self._held = b""
-        self._discarded = 0
-        self._full = self._done = False
         self._known = False
         """A request of this connection was authenticated."""
         self._between = door.timeouts.head
         """Patience with the next request: little with strangers."""
-        self._left = False
-        """The peer has ended its side, behind bytes of a hijacked stream that were not read yet."""
-        self._ending = False
-        self._acked, self._since = -1, door.now
-        self.reading = True
-        self.deadline = _NEVER
         self.draining = False
-        self.passage: Passage | None = None
         self.peer = Peer("", None)
-
-    # --- what the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -81,36 +63,7 @@ class ClientConnection(Writing, asyncio.Protocol):
         self.peer = Peer.of(transport)
         self.deadline = self._door.now + self._door.timeouts.head
 
-    def data_received(self, data: bytes) -> None:
-        with self._door.batch:
-            self._input(data)
-
-    def eof_received(self) -> bool:
-        """A client that has ended its side waits for no answer: TLS transports know no half-close."""
-        with self._door.batch:
-            self._gone(clean=True)
-            if self.passage is None:
-                self._end()  # the event loop closes by itself
-        return False
-
-    def connection_lost(self, error: Exception | None) -> None:
-        with self._door.batch:
-            self._gone(clean=error is None)
-            self._done = True
-            self._state = ClientConnection._drop
-            self._held = b""
-            self.dead()
-            if self.passage is None:
-                self._door.forget(self)
-
     # --- states: each takes bytes and returns what it leaves to the next one
-
-    def _input(self, data: bytes) -> None:
-        """Run bytes through the states. Answers that complete in here change the state; the loop goes on with it."""
-        while data:
-            data = self._state(self, data)
-            if data and self.passage is None:
-                self.relieve(self._door.limits.write_buffer)
 
     def _head(self, data: bytes) -> bytes:
         reader = self._reader
@@ -125,7 +78,7 @@ class ClientConnection(Writing, asyncio.Protocol):
 
     def _begin(self, head: RequestHead, rest: bytes) -> bytes:
         """One request's turn: hand it over; what follows its head stays here until an exchange takes it."""
-        self.deadline = _NEVER
+        self.deadline = NEVER
         framing = head.framing
         if framing.empty:
             self._body, whole = None, True
@@ -156,22 +109,10 @@ class ClientConnection(Writing, asyncio.Protocol):
             self._body_done(passage)
         return body.rest
 
-    def _holding(self, data: bytes) -> bytes:
-        self._held += data
-        self._pace()
-        return b""
-
     def _hijacked(self, data: bytes) -> bytes:
         passage = self.passage
         assert passage is not None
-        self._send(passage, data)
-        return b""
-
-    def _tapped(self, data: bytes) -> bytes:
-        passage = self.passage
-        assert passage is not None
-        assert passage.tap is not None
-        if passage.seen(passage.tap.from_client, data):
+        if passage.tap is None or passage.shown(data):
             self._send(passage, data)
         return b""
 
@@ -184,17 +125,7 @@ class ClientConnection(Writing, asyncio.Protocol):
             self._state, self._body = ClientConnection._head, None
         return body.rest
 
-    def _discarding(self, data: bytes) -> bytes:
-        """The answer is out and ends the connection; closing before the client has stopped sending could lose it."""
-        self._discarded += len(data)
-        if self._discarded > self._door.limits.discarded:
-            self.close()
-        return b""
-
-    def _drop(self, data: bytes) -> bytes:
-        return b""
-
-    # --- what the passage calls (gateway.passage.Client)
+    # --- what the passage calls (gateway.ports.Client)
 
     def proceed(self) -> None:
         """The exchange is open: let the body go to it."""
@@ -207,15 +138,7 @@ class ClientConnection(Writing, asyncio.Protocol):
 
     def hijack(self) -> None:
         """A checked 101: bytes are opaque from here on, those that came early too."""
-        tapped = self.passage is not None and self.passage.tap is not None
-        self._enter(ClientConnection._tapped if tapped else ClientConnection._hijacked, _NEVER)
-
-    def withhold(self, patience: float) -> None:
-        """The stream is being ended: what its client sends goes nowhere. `Passage.leave` is called after a while."""
-        self._state, self._held = ClientConnection._drop, b""
-        self.deadline = min(self.deadline, self._door.now + patience)
-        self._full = False
-        self._pace()
+        self._enter(ClientConnection._hijacked, NEVER)
 
     def writable(self) -> None:
         """The exchange takes bytes again."""
@@ -234,57 +157,38 @@ class ClientConnection(Writing, asyncio.Protocol):
         self.forgive()
         self._full = False
         if self._done:
-            self._door.forget(self)
+            self._forget()
         elif keep:
             skip = not request_ended and self._body is not None
             if not skip:
                 self._body = None
             if self._stalled:
-                self._await_room()
+                self._await_room(self._between)
             else:
                 patience = self._between if not self.draining else min(self._between, _UNTOLD)
                 self._enter(ClientConnection._skipping if skip else ClientConnection._head, patience)
         elif request_ended and not self._held:
             self.close()
         else:
+            self._body = None
             self._linger()
 
-    def cut(self, *, clean: bool) -> None:
-        """End the connection in mid-answer. Not `clean`: without TLS's farewell, where nothing else shows the cut."""
-        self.passage = None
-        self._state = ClientConnection._drop
-        if self._done:
-            self._door.forget(self)
-        elif clean:
-            self.close()
-        else:
-            self.transport.abort()
-
-    # --- what the writing half calls
-
     def room(self) -> None:
-        """See gateway.writing: the next request's turn, if it waited for room."""
-        if self._full and self.passage is None and self._state is ClientConnection._holding:
+        """See gateway.writing: the turn of the next request, or of what is left of this one's body."""
+        if self._awaits_room:
             self._full = False
             self._enter(ClientConnection._head if self._body is None else ClientConnection._skipping, self._between)
-
-    def close(self) -> None:
-        """Close when everything has been written, however slowly it is read: see `_tail`."""
-        if not self._ending:
-            self._end()
-            super().close()
 
     # --- what the door calls
 
     def expired(self) -> None:
         """The sweep found that the deadline has passed."""
-        self.deadline = _NEVER
+        self.deadline = NEVER
         passage = self.passage
         if self._ending:
             self._tail()
         elif passage is None:
-            held = self._state is ClientConnection._head and self._reader.held
-            if held:
+            if self._state is ClientConnection._head and self._reader.held:
                 self._refuse(HeadError("the request's head did not arrive in time", 408))
             else:
                 self.close()
@@ -293,33 +197,14 @@ class ClientConnection(Writing, asyncio.Protocol):
         elif self._state is not ClientConnection._reading_body:
             self.abort()
             if self._done:
-                self._door.forget(self)
+                self._forget()
         elif not self._full:
             passage.broken(HeadError("the request's body made no progress", 408))
-
-    def look(self) -> None:
-        """Nothing is read: has the client ended meanwhile? Its FIN is behind bytes that nobody takes.
-
-        It waits for no answer then, see `eof_received`. But the last bytes of a hijacked stream go on, as they do when
-        its end was read; so they have `flush` for each time that there is room for more of them.
-        """
-        if self._ending or self._left or (info := tcp_info(self.transport)) is None or not info.ended:
-            return
-        passage = self.passage
-        if info.reset:
-            self.abort()
-        elif passage is None:
-            self.close()
-        elif not passage.hijacked:
-            self.abort()
-        else:
-            self._left = True
-            self.deadline = self._door.now + self._door.timeouts.flush
 
     def recheck(self) -> None:
         """May this connection's stream go on?"""
         if self.passage is not None:
-            self._door.handler.recheck(self.passage)
+            self._door.overseer.look(self.passage)
 
     def conclude(self) -> None:
         """The server shuts down: a watch ends where it does no harm."""
@@ -332,14 +217,6 @@ class ClientConnection(Writing, asyncio.Protocol):
         if self.passage is None and not self._reader.held:
             self.close()
 
-    def abort(self) -> None:
-        """End now."""
-        passage, self.passage = self.passage, None
-        self._state = ClientConnection._drop
-        if passage is not None:
-            passage.abandoned()
-        self.transport.abort()
-
     @property
     def leaving(self) -> bool:
         """The answer that begins now is the last."""
@@ -347,42 +224,8 @@ class ClientConnection(Writing, asyncio.Protocol):
 
     # --- the rest
 
-    def _enter(self, state: _State, patience: float) -> None:
-        """Change the state, and give it what was held. (Within `_input` nothing is held.)"""
-        self._state = state
-        self.deadline = self._door.now + patience
-        held, self._held = self._held, b""
-        self._pace()
-        if held:
-            self._input(held)
-
-    def _await_room(self) -> None:
-        """The next request (or what is left of this one's body) waits until the client has read: `room`."""
-        self._state = ClientConnection._holding
-        self._full = True
-        self.deadline = self._door.now + self._between
-        self._pace()
-
-    def _end(self) -> None:
-        self._ending = True
-        self._state, self._held = ClientConnection._drop, b""
-        self.deadline = self._door.now
-
-    def _tail(self) -> None:
-        """Closing: bytes may be on their way to somebody who reads slowly. Each look asks what the kernel got rid of.
-
-        (uvloop tells of no progress: its TLS buffer leads into another one that has no name, and that into the socket.)
-        """
-        now, timeouts = self._door.now, self._door.timeouts
-        info = tcp_info(self.transport)
-        acked = 0 if info is None else info.acked
-        if acked != self._acked:
-            self._acked, self._since = acked, now
-        everything = info is not None and not info.pending
-        if now - self._since >= (timeouts.linger if everything else timeouts.tail):
-            self.transport.abort()
-        else:
-            self.deadline = now
+    def _forget(self) -> None:
+        self._door.forget(self)
 
     def _send(self, passage: Passage, data: bytes) -> None:
         passage.sent(data)
@@ -393,45 +236,11 @@ class ClientConnection(Writing, asyncio.Protocol):
     def _body_done(self, passage: Passage) -> None:
         self._body = None
         self._state = ClientConnection._holding
-        self.deadline = _NEVER
+        self.deadline = NEVER
         passage.request_ended = True
         if passage.exchange is not None:
             passage.exchange.send_end()
 
-    def _pace(self) -> None:
-        """Read the socket, or do not: what is full (exchange, transport), or bytes that nobody takes yet, stop it."""
-        reading = not self._full and len(self._held) <= self._door.limits.held
-        if reading is not self.reading and not self.transport.is_closing():
-            self.reading = reading
-            if reading:
-                self.transport.resume_reading()
-            else:
-                self.transport.pause_reading()
-
     def _refuse(self, refused: HeadError) -> None:
         self.write(self._door.handler.refusal(self.peer, refused))
         self._linger()
-
-    def _linger(self) -> None:
-        self._body, self._held = None, b""
-        self._state = ClientConnection._discarding
-        self.deadline = self._door.now + self._door.timeouts.linger
-        self._pace()
-
-    def _gone(self, *, clean: bool) -> None:
-        passage = self.passage
-        if passage is None:
-            return
-        if passage.leaving is not None or not (passage.hijacked and clean):
-            self.passage = None
-            self._state = ClientConnection._drop
-            passage.abandoned()
-        elif self._state is not ClientConnection._drop and passage.exchange is not None:
-            # The client's last bytes are still on their way upstream: end that direction, and wait a bounded time.
-            self._state = ClientConnection._drop
-            self.deadline = self._door.now + self._door.timeouts.flush
-            passage.request_ended = True
-            passage.exchange.send_end()
-
-
-_State: TypeAlias = Callable[[ClientConnection, bytes], bytes]

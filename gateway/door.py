@@ -10,7 +10,8 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.limits import DoorLimits, DoorTimeouts
-from gateway.passage import Owner, Passage
+from gateway.passage import Passage
+from gateway.ports import Owner
 from tunnel.batch import Batch
 from tunnel.errors import HeadError
 
@@ -28,8 +29,12 @@ class Handler(Owner, Protocol):
     def refusal(self, peer: Peer, refused: HeadError) -> bytes:
         """A whole answer (head and body, Connection: close) to what was no request."""
 
-    def recheck(self, passage: Passage) -> None:
-        """A stream is still live: cut it if its user may not have it any more."""
+
+class Overseer(Protocol):
+    """Who looks at live streams: gateway.rechecking.Rechecking."""
+
+    def look(self, passage: Passage) -> None:
+        """A stream is still live: cut it if its user may not have it any more. Must not raise."""
 
 
 class DoorCounts:
@@ -55,11 +60,21 @@ class Door:
         "leaving",
         "limits",
         "now",
+        "overseer",
         "timeouts",
     )
 
-    def __init__(self, handler: Handler, batch: Batch, limits: DoorLimits, timeouts: DoorTimeouts, now: float) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        overseer: Overseer,
+        batch: Batch,
+        limits: DoorLimits,
+        timeouts: DoorTimeouts,
+        now: float,
+    ) -> None:
         self.handler = handler
+        self.overseer = overseer
         self.batch = batch
         self.limits = limits
         self.timeouts = timeouts

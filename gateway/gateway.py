@@ -15,6 +15,7 @@ from aiohttp import web
 from prometheus_client.registry import Collector
 
 from auth.frontproxy import FrontProxies
+from gateway.access import Access, Authenticate, Decide
 from gateway.arrivals import Arrivals
 from gateway.audit.trail import AuditTrail
 from gateway.clusters import Clusters
@@ -26,8 +27,10 @@ from gateway.listener import Listener
 from gateway.management import Attached, Check, Management, nothing_to_ask
 from gateway.membership.registry import Cluster, ClusterRegistry
 from gateway.metrics import Traffic, TrafficCollector, registry_of
+from gateway.opening import Opening
 from gateway.passage import Passage
-from gateway.pipeline import Authenticate, Decide, Pipeline
+from gateway.pipeline import Pipeline
+from gateway.rechecking import Rechecking
 from gateway.replicas.keeping import Keeping
 from gateway.route import Router
 from gateway.settling import Settling
@@ -92,10 +95,12 @@ class Gateway:
     async def __aenter__(self) -> Gateway:
         loop = asyncio.get_running_loop()
         handover = Handover(await self._management(), loop)
-        pipeline = self._pipeline = self._make_pipeline(self._parts.manage(handover))
+        access = self._make_access()
+        pipeline = self._pipeline = self._make_pipeline(access, self._parts.manage(handover))
+        rechecking = Rechecking(access, self._settling, self._parts.wall, _on_bug)
         self._tell_date(loop, pipeline)
         for sock in self._parts.sockets:
-            self.listeners.append(self._make_listener(pipeline, sock))
+            self.listeners.append(self._make_listener(pipeline, rechecking, sock))
         for listener in self.listeners:
             await listener.start()
         return self
@@ -158,36 +163,41 @@ class Gateway:
         assert server is not None
         return server
 
-    def _make_pipeline(self, management: ManagementPort) -> Pipeline:
+    def _make_access(self) -> Access:
         parts = self._parts
+        return Access(parts.authenticator, parts.grants, parts.registry, parts.front)
+
+    def _make_pipeline(self, access: Access, management: ManagementPort) -> Pipeline:
+        parts = self._parts
+        arrivals = parts.arrivals or Arrivals(parts.clock, ())
         return Pipeline(
             router=Router(parts.domain),
-            authenticator=parts.authenticator,
-            grants=parts.grants,
-            registry=parts.registry,
-            clusters=parts.clusters,
+            access=access,
+            opening=Opening(parts.clusters, arrivals, self._settling, self.traffic),
             management=management,
             audit=parts.audit,
             traffic=self.traffic,
             settling=self._settling,
-            arrivals=parts.arrivals or Arrivals(parts.clock, ()),
             clock=parts.clock,
             wall=parts.wall,
             large_body=parts.limits.large_body,
-            on_bug=lambda error: _log.error("a request met a bug", exc_info=error),
-            front=parts.front,
+            on_bug=_on_bug,
             prepare=parts.prepare,
         )
 
-    def _make_listener(self, pipeline: Pipeline, sock: socket.socket) -> Listener:
+    def _make_listener(self, pipeline: Pipeline, rechecking: Rechecking, sock: socket.socket) -> Listener:
         parts = self._parts
-        door = Door(pipeline, parts.batch, parts.limits, parts.timeouts, parts.clock())
+        door = Door(pipeline, rechecking, parts.batch, parts.limits, parts.timeouts, parts.clock())
         return Listener(door, sock, parts.tls, parts.clock)
 
     def _tell_date(self, loop: asyncio.AbstractEventLoop, pipeline: Pipeline) -> None:
         """The Date header, made once a second."""
         pipeline.date = formatdate(self._parts.wall(), usegmt=True).encode("ascii")
         self._clockwork = loop.call_later(1.0, self._tell_date, loop, pipeline)
+
+
+def _on_bug(error: BaseException) -> None:
+    _log.error("a request met a bug", exc_info=error)
 
 
 class _Doors:

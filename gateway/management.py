@@ -18,11 +18,11 @@ from prometheus_client import CollectorRegistry
 from auth.authenticator import AuthenticationUnavailable
 from auth.identity import Identity
 from gateway import status
+from gateway.access import Decide
 from gateway.failures import Refused
 from gateway.handover import Caller, caller_of
 from gateway.membership.registry import Cluster, ClusterRegistry
 from gateway.metrics import exposition
-from gateway.pipeline import Decide
 from gateway.replicas.keeping import Keeping, kept_before_answered
 from gateway.settling import settled
 

@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +20,6 @@ from gateway.audit.service import AuditService
 from gateway.audit.trail import AuditTrail
 from gateway.config import ServerConfig, host_and_port
 from gateway.gateway import Gateway, GatewayParts
-from gateway.handover import Handover, ManagementPort
 from gateway.hub.client import Hub
 from gateway.hub.informermetrics import InformersCollector
 from gateway.listener import listening_socket
@@ -228,12 +228,9 @@ class Server:
         return tuple(listening_socket(*host_and_port(address)) for address in self.config.listen)
 
     def _parts(self, batch: Batch, trail: AuditTrail, part: Part) -> GatewayParts:
-        config, replicas = self.config, self.replicas
-        return GatewayParts(
-            clusters=self.sessions if replicas is None else replicas.clusters,
-            arrivals=None if replicas is None else replicas.arrivals,
-            manage=_here if replicas is None else replicas.manage,
-            keeping=None if replicas is None else replicas.keeping,
+        config, several = self.config, self.replicas
+        single = GatewayParts(
+            clusters=self.sessions,
             registry=self.registry,
             authenticator=self.authentication.chain,
             grants=self.authorization.decider,
@@ -258,10 +255,15 @@ class Server:
             limits=config.limits,
             timeouts=config.timeouts,
         )
-
-
-def _here(handover: Handover) -> ManagementPort:
-    return handover
+        if several is None:
+            return single
+        return replace(
+            single,
+            clusters=several.clusters,
+            arrivals=several.arrivals,
+            manage=several.manage,
+            keeping=several.keeping,
+        )
 
 
 def _look_at_descriptors(config: ServerConfig) -> None:

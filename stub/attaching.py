@@ -12,7 +12,8 @@ from stub.enrolling import enrol
 from stub.establishing import attach, make_session
 from stub.names import named
 from stub.ownership import Place, Replica
-from stub.placing import Elsewhere, send_away, whither
+from stub.placements import Placed
+from stub.placing import Elsewhere, moved, whither
 from stub.session import Session, address_of
 from stub.standing import Standing, peer_certificate, proved
 from tunnel import proof
@@ -143,6 +144,7 @@ class Attaching:
                 self._send_on(connection, found.replica, message)
             elif found is not None:
                 here(found.epoch)
+                setting.placements.count(message, Placed.HERE)
             return found is not None
 
         def again() -> bool:
@@ -161,6 +163,7 @@ class Attaching:
             raise Refused("standby", "no replica has this cluster's agents at present", retry_after=1)
         self._check_links()
         setting.room.enter(connection, again)
+        setting.placements.count(message, Placed.WAITING)
         self._become_link(connection)  # until it is closed it uses a place, as a link does
 
     def _send_on(self, connection: LinkConnection, replica: Replica, message: Message) -> None:
@@ -169,13 +172,16 @@ class Attaching:
             raise Refused("standby", "this replica does not have the cluster's agents any more", retry_after=1)
         if self._setting.sessions.draining and not replica.agents_address:
             raise Refused("draining", "this server is shutting down")
-        send_away(replica, message)
+        if (refused := moved(replica, message)) is not None:
+            self._setting.placements.count(message, Placed.MOVED)
+            raise refused
         if self._setting.adopter is None:
             raise Refused("standby", "another replica has this cluster's agents")
         if not self._setting.reached(replica.identity):
             raise Refused("standby", "the replica where this link belongs is not reached", retry_after=1)
         self._check_links(int(connection in self._setting.links))
         self._setting.adopter.adopt(connection, replica, self._challenge, message)
+        self._setting.placements.count(message, Placed.PASSED_ON)
         self._become_link(connection)
 
     # --- enrolment
@@ -239,6 +245,7 @@ class Attaching:
             raise Refused("link", why)
         self._check_links()
         self._become_link(connection)
+        self._setting.placements.count(message, Placed.HERE)
         connection.send(encode(CONTROL, payload=Welcome(hello.version).encode()))
         return session.attach_own(hello.link_id, connection, self._via)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from stub.authority import AgentAuthority
 from stub.ownership import Alone, Ownership, Replica
+from stub.placements import Placements
 from stub.placing import Adopter, WaitingRoom
 from stub.session import AgentInfo
 from stub.sessions import Sessions
@@ -47,6 +48,7 @@ class Attachment:
     """Which clusters are this replica's; None: all of them, with `epoch`."""
     room: WaitingRoom | None = None
     adopter: Adopter | None = None
+    placements: Placements = field(default_factory=Placements)
     reached: Callable[[str], bool] = lambda _identity: True
     """Whether another replica answers this one."""
     later: Callable[[Coroutine[None, None, None], str], object] = lambda work, name: asyncio.create_task(

@@ -56,14 +56,15 @@ def whither(
     return Elsewhere(found) if found is not None and reached(found.identity) else None
 
 
-def send_away(replica: Replica, hello: Message) -> None:
-    """To the address where agents reach that replica, or by its hint where the agent can follow one: raises Refused,
-    which the agent is to be told. Returns where there is neither: the connection is to be passed on.
+def moved(replica: Replica, hello: Message) -> Refused | None:
+    """What the agent is to be told: the address where agents reach that replica, or its hint where the agent can follow
+    one. None where there is neither: the connection is to be passed on.
     """
     if replica.agents_address:
-        raise Refused("moved", "another replica has this cluster's agents", address=replica.agents_address)
+        return Refused("moved", "another replica has this cluster's agents", address=replica.agents_address)
     if replica.hint and hello.get("hints") is True:
-        raise Refused("moved", "another worker has this cluster's agents", hint=replica.hint)
+        return Refused("moved", "another worker has this cluster's agents", hint=replica.hint)
+    return None
 
 
 class WaitingRoom:

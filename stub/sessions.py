@@ -187,11 +187,6 @@ class Sessions:
         for session in self.all() if clusters is None else [one for name in clusters for one in self.of(name)]:
             session.drain(address)
 
-    def close_of(self, cluster: str, reason: str) -> None:
-        """End the sessions of a cluster now."""
-        for session in self.of(cluster):
-            session.mux.close(reason)
-
     def close(self, reason: str) -> None:
         """End every session now."""
         if self._timer is not None:

@@ -106,11 +106,10 @@ class Challenge:
     @classmethod
     def parse(cls, message: Message) -> Challenge:
         """From the first message of a connection. Raises ProtocolError."""
-        versions = message.get("versions")
-        if message["kind"] != "challenge" or not isinstance(versions, list) or len(versions) > 64:
+        if message["kind"] != "challenge":
             raise ProtocolError("the stub did not begin with a challenge")
-        known = tuple(v for v in versions if isinstance(v, int) and not isinstance(v, bool))
-        return cls(text(message, "nonce", 64), known, number(message, "epoch"), text(message, "server"))
+        spoken = versions_of(message)
+        return cls(text(message, "nonce", 64), spoken, number(message, "epoch"), text(message, "server"))
 
     def version(self) -> int:
         """The highest version that both speak. Raises ProtocolError where there is none."""
@@ -257,11 +256,7 @@ class Welcome:
     @classmethod
     def parse(cls, message: Message, *, own: bool) -> Welcome:
         """From the stub's answer to hello. Raises Refused, or ProtocolError."""
-        if message["kind"] == "refused":
-            raise Refused.parse(message)
-        if message["kind"] != "welcome":
-            raise ProtocolError("the stub answered hello with neither welcome nor refused")
-        version = number(message, "version", 1, 255)
+        version = welcomed(message, "stub")
         if own:
             return cls(version)
         address = message.get("address") or {}
@@ -270,10 +265,7 @@ class Welcome:
         address = {"kind": "welcome.address"} | address
         return cls(
             version,
-            text(message, "session", 64),
-            text(message, "secret", 64),
-            number(message, "credit", KIB, 2**32),
-            number(message, "exchanges", 1, 10**6),
+            *session_of(message),
             text(address, "url", default=""),
             text(address, "serverName", default=""),
             block(message, "trust", MAX_TRUST, ""),
@@ -281,6 +273,33 @@ class Welcome:
             number(message, "silenceMs", 0, MAX_SILENCE, default=0) / 1000,
             hint_of(address),
         )
+
+
+def versions_of(message: Message) -> tuple[int, ...]:
+    """What the other side speaks; what is no number among it is left out. Raises ProtocolError."""
+    versions = message.get("versions")
+    if not isinstance(versions, list) or len(versions) > 64:
+        raise ProtocolError(f"{message['kind']}: versions is missing or malformed")
+    return tuple(v for v in versions if isinstance(v, int) and not isinstance(v, bool))
+
+
+def welcomed(message: Message, who: str) -> int:
+    """The version that the answer to a hello chooses; `who` gives it. Raises Refused, or ProtocolError."""
+    if message["kind"] == "refused":
+        raise Refused.parse(message)
+    if message["kind"] != "welcome":
+        raise ProtocolError(f"the {who} answered hello with neither welcome nor refused")
+    return number(message, "version", 1, 255)
+
+
+def session_of(message: Message) -> tuple[str, str, int, int]:
+    """(session, secret, credit in bytes, exchanges) of a welcome that begins a session. Raises ProtocolError."""
+    return (
+        text(message, "session", 64),
+        text(message, "secret", 64),
+        number(message, "credit", KIB, 2**32),
+        number(message, "exchanges", 1, 10**6),
+    )
 
 
 def hint_of(message: Message) -> str:

@@ -40,7 +40,6 @@ class LinkLimits:
     exchanges: int = 10_000
     remembered_resets: int = 10_000
     empty_frames: int = 1_000
-    message_bytes: int = 64 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,6 @@ class Timing:
     hello: float = 5.0
     ping_after: float = 10.0
     dead_after: float = 30.0
-    ack_delay: float = 0.25
     ack_deadline: float = 1.0
     progress: float = 30.0
     flush: float = 10.0

@@ -21,8 +21,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
-NONCE_BYTES: Final = 32
-
 
 def encode(raw: bytes) -> str:
     """base64url without padding, as all binary fields of control messages are."""

@@ -33,7 +33,7 @@ class Listed:
 
 
 class GrantSources:
-    """Decides by the newest grants of all sources (`gateway.pipeline.Decide`). `names` are the sources, in order."""
+    """Decides by the newest grants of all sources (`gateway.access.Decide`). `names` are the sources, in order."""
 
     def __init__(self, *names: str, capacity: int = 10_000) -> None:
         self._sources: dict[str, tuple[Grant, ...] | None] = dict.fromkeys(names)

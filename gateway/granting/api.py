@@ -23,6 +23,7 @@ from auth.grants.sources import GrantSources
 from auth.identity import Identity
 from auth.yamlnodes import Value, YamlError
 from gateway import status
+from gateway.bounded import read_whole
 from gateway.database import RegistryError
 from gateway.failures import Refused
 from gateway.granting.store import GrantConflict, GrantStore, StoredGrant
@@ -205,11 +206,8 @@ async def document_of(request: web.Request) -> Value:
     """
     if request.content_type != "application/json":
         raise Refused(status.BAD_REQUEST, "send Content-Type: application/json")
-    body = b""
-    async for piece in request.content.iter_any():
-        body += piece
-        if len(body) > MOST_BYTES:
-            raise Refused(status.TOO_LARGE, f"a grant has {MOST_BYTES} bytes at most")
+    if (body := await read_whole(request.content, MOST_BYTES)) is None:
+        raise Refused(status.TOO_LARGE, f"a grant has {MOST_BYTES} bytes at most")
     try:
         return value_of(orjson.loads(body), "the body")
     except orjson.JSONDecodeError:

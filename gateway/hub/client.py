@@ -19,6 +19,7 @@ from kubernetes_asyncio.config import ConfigException
 
 from auth.authenticator import AuthenticationUnavailable
 from auth.oidc.jwksfetch import MAX_BYTES
+from gateway.bounded import read_whole
 from gateway.hub.settings import HubSettings
 
 PATIENCE: Final = 4.0
@@ -69,7 +70,10 @@ class Hub:
             async with answer:
                 if answer.status != HTTPStatus.OK:
                     raise AuthenticationUnavailable(f"the hub answers {answer.status} to GET {path}")
-                return await _read(answer)
+                body = await read_whole(answer.content, MAX_BYTES)
+                if body is None:
+                    raise AuthenticationUnavailable(f"the hub's key set is larger than {MAX_BYTES} bytes")
+                return body
 
     async def review_token(self, token: str) -> Mapping[str, Any]:
         """The status of a TokenReview. Raises AuthenticationUnavailable."""
@@ -120,15 +124,6 @@ async def _patiently(method: str, path: str) -> AsyncIterator[None]:
         raise AuthenticationUnavailable("the hub does not answer") from None
     except (aiohttp.ClientError, OSError) as error:
         raise AuthenticationUnavailable(f"the hub cannot be reached ({type(error).__name__})") from None
-
-
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    data = bytearray()
-    async for piece in answer.content.iter_any():
-        data += piece
-        if len(data) > MAX_BYTES:
-            raise AuthenticationUnavailable(f"the hub's key set is larger than {MAX_BYTES} bytes")
-    return bytes(data)
 
 
 async def _configuration(settings: HubSettings) -> client.Configuration:

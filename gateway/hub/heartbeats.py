@@ -1,5 +1,8 @@
 """Renews the heartbeat Leases of the clusters whose agents are here: each at most once in 30 s, however many agents it
-has, and only after a heartbeat that came through the tunnel. None of it is on a user's request's path.
+has, and only after a heartbeat that came through the tunnel. That the last agent has gone, that the first is there, or
+that the API server is lost or found, is written at once: two such writes beyond the regular one may follow each other,
+and in the long run there is one write in 30 s. Bad news leave enough of that for the good ones that may follow, so that
+an agent that restarts now and then is missed for no longer than it is away. None of it is on a user's request's path.
 
 The writes are server-side applies: one question each, which makes the Lease where there is none and conflicts with
 nobody. A cluster waits once at most, and what is written is the newest; so nothing grows while the hub is away.
@@ -28,8 +31,9 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class HeartbeatSettings:
     """`namespace` and `installation` are the server's own, `identity` this replica's. `every` is seconds between two
-    writes for one cluster, by chance up to a fifth more; `rate` writes a second for all of them. With more clusters
-    than `every` × `rate` each waits a little longer, which its Lease's grace (5 × 60 s) covers up to 15,000.
+    writes for one cluster, by chance up to a fifth more, unless there is news; `rate` writes a second for all of them.
+    With more clusters than `every` × `rate` each waits a little longer, which its Lease's grace (5 × 60 s) covers up to
+    15,000.
     """
 
     namespace: str
@@ -43,13 +47,16 @@ class HeartbeatSettings:
 
 @dataclass(slots=True)
 class _Written:
-    """Of one cluster: when the last write began, when its agents were heard last, whether they are gone since, where
-    its Lease is, and when that was looked up.
+    """Of one cluster: when the last write began, until when all writes are paid for at one in `every` seconds, when its
+    agents were heard last, whether they are gone since, whether one of them reaches its API server, where its Lease is,
+    and when that was looked up.
     """
 
     at: float
+    paid: float
     heard: float
     gone: bool
+    available: bool
     place: tuple[str, str]
     looked: float
 
@@ -86,10 +93,16 @@ class HeartbeatLeases:
         self.paced = Paced(self._work, clock, settings.rate)
 
     def heard(self, cluster: str) -> None:
-        """The subscriber of `gateway.membership.heartbeats.Heartbeats`."""
-        last = self._written.get(cluster)
-        spread = self._settings.every * (1 + self._randomness() / 5)
-        self.paced.ask(cluster, max(0.0, last.at + spread - self._clock()) if last is not None else 0.0)
+        """The subscriber of `gateway.membership.heartbeats.Heartbeats`. News go before what is merely due, since they
+        could have been written long ago.
+        """
+        now = due = self._clock()
+        if (last := self._written.get(cluster)) is not None:
+            every, pulse = self._settings.every, self._heartbeats.pulse(cluster)
+            due = last.at + every * (1 + self._randomness() / 5)
+            if (available := _available(pulse)) is not last.available:
+                due = min(due, last.paid - every * (2 if available else 1))
+        self.paced.ask(cluster, due - now)
 
     def changed(self, change: Change, cluster: Cluster) -> None:
         """The registry's subscriber: the Lease of a cluster that is removed goes."""
@@ -125,8 +138,7 @@ class HeartbeatLeases:
             if last is None or last.gone:
                 return
             pulse = Pulse(0, 0, "", NOTHING, last.heard)
-        place, looked = last.place if last is not None else ("", ""), last.looked if last is not None else _NEVER
-        written = self._written[cluster] = _Written(self._clock(), pulse.heard, not pulse.agents, place, looked)
+        written = self._written[cluster] = self._begun(last, pulse)
         await self._look_up(cluster, written)
         written.at, place = self._clock(), written.place
         settings = self._settings
@@ -136,6 +148,13 @@ class HeartbeatLeases:
         if answer.status not in (200, 201):
             written.looked = _NEVER
             raise answer.refused(f"the heartbeat of {cluster}")
+
+    def _begun(self, last: _Written | None, pulse: Pulse) -> _Written:
+        now = self._clock()
+        paid = max(last.paid, now) if last is not None else now
+        place, looked = (last.place, last.looked) if last is not None else (("", ""), _NEVER)
+        every = self._settings.every
+        return _Written(now, paid + every, pulse.heard, not pulse.agents, _available(pulse), place, looked)
 
     async def _look_up(self, cluster: str, written: _Written) -> None:
         """Where its Lease is. Raises HubUnavailable."""
@@ -156,6 +175,11 @@ class HeartbeatLeases:
         answer = await self._hub.ask("DELETE", path)
         if answer.status not in (200, 202, 404):
             raise answer.refused(f"the heartbeat of {cluster}, which is removed")
+
+
+def _available(pulse: Pulse | None) -> bool:
+    """What the leader makes of it (`gateway.membership.conditions.availability`)."""
+    return pulse is not None and pulse.ready > 0
 
 
 async def has_ocm(hub: HubObjects) -> bool:

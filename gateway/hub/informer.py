@@ -27,13 +27,14 @@ import aiohttp
 from kubernetes_asyncio import client
 
 from gateway.hub.asking import Asking, Gone, Refused
-from gateway.hub.backoff import Backoff, InformerTiming, jitter
 from gateway.hub.consistency import differences
 from gateway.hub.listing import Lister
 from gateway.hub.memory import Delta, Malformed, Memory, TooMany
 from gateway.hub.source import Object, Source
 from gateway.hub.subscribers import Subscribers
+from gateway.hub.timing import InformerTiming, jitter
 from gateway.hub.watching import Cut, event_of, version_of, watch
+from tunnel.backoff import BackOff
 
 __all__ = ["Delta", "Informer", "InformerTiming", "Object", "Source", "jitter"]
 T = TypeVar("T")
@@ -76,8 +77,8 @@ class Informer(Generic[T]):
         self._asking, self._lister = asking, Lister(asking, self._timing)
         self._memory = Memory(view, most)
         self._subscribers: Subscribers[T] = Subscribers(source.path)
-        self._failing = Backoff(self._timing.least, self._timing.most, randomness)
-        self._relisting = Backoff(self._timing.least, self._timing.most, randomness)
+        self._failing = BackOff(randomness, self._timing.least, self._timing.most)
+        self._relisting = BackOff(randomness, self._timing.least, self._timing.most)
         self._version = ""
         """Where a watch goes on; empty: nowhere, list."""
         self._trusted = True

@@ -13,7 +13,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from gateway.database import RegistryError
@@ -22,6 +21,7 @@ from gateway.hub.clusters import EVENTS, Declared, event
 from gateway.hub.managedstatus import FAILED
 from gateway.hub.objects import HubObjects, HubUnavailable, secret_path
 from gateway.joining.install import JoinFailed
+from gateway.keyedtasks import KeyedTasks
 
 AGAIN: Final = 600.0
 """Seconds after which a cluster that has joined is looked at again: its Secret may have been made anew."""
@@ -67,7 +67,7 @@ class HubJoin:
         self._leading = leading
         self._look = look
         self._attempts: dict[str, _Attempt] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks = KeyedTasks[str](_AT_ONCE)
 
     def failure(self, name: str) -> str:
         """Why it has not joined, or an empty text."""
@@ -81,13 +81,11 @@ class HubJoin:
                 self.look()
                 await asyncio.sleep(self._look)
         finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await self._tasks.close()
 
     async def settled(self) -> None:
         """Waits for what is under way."""
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._tasks.settled()
 
     def look(self) -> None:
         """Starts what is due."""
@@ -97,15 +95,10 @@ class HubJoin:
             for name, secret in wanted.items()
         }
         for name in wanted:
-            if len(self._tasks) >= _AT_ONCE:
+            if self._tasks.full:
                 return
             if name not in self._tasks and self._wall() >= self._attempts[name].due:
-                task = asyncio.get_running_loop().create_task(self._work(name), name=f"join cluster {name}")
-                self._tasks[name] = task
-                task.add_done_callback(partial(self._done, name))
-
-    def _done(self, name: str, _task: asyncio.Task[None]) -> None:
-        del self._tasks[name]
+                self._tasks.begin(name, self._work(name), f"join cluster {name}")
 
     async def _work(self, name: str) -> None:
         attempt, found = self._attempts[name], self._items()[name]

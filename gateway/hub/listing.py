@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import aiohttp
 import orjson
 
+from gateway.bounded import read_whole
 from gateway.hub.asking import JSON, Asking, Gone
-from gateway.hub.backoff import InformerTiming
 from gateway.hub.memory import Malformed
 from gateway.hub.source import Object
+from gateway.hub.timing import InformerTiming
 
 PAGE: Final = 500
 MAX_PAGE: Final = 32 * 1024 * 1024
@@ -75,7 +75,10 @@ class Lister:
     async def _body(self, query: Mapping[str, str], accept: str) -> bytes:
         asked = {"limit": str(self._limit), **query}
         async with self._asking.get(asked, self._timing.page, accept) as response:
-            return await _read(response, self._max_page)
+            body = await read_whole(response.content, self._max_page)
+            if body is None:
+                raise _TooLong
+            return body
 
 
 def _continued(page: Mapping[str, Any], before: str) -> tuple[str, str]:
@@ -98,12 +101,3 @@ def _parsed(body: bytes) -> Mapping[str, Any]:
     if not isinstance(page, dict) or not isinstance(page.get("items") or [], list):
         raise Malformed("a list without items")
     return page
-
-
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > most:
-            raise _TooLong
-    return bytes(body)

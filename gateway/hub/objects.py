@@ -12,8 +12,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import aiohttp
-import orjson
 from kubernetes_asyncio import client
+
+from gateway.bounded import json_object, read_whole
 
 PATIENCE: Final = 10.0
 """Seconds for one answer."""
@@ -67,8 +68,7 @@ class HubObjects:
                 )
                 assert isinstance(response, aiohttp.ClientResponse)
                 async with response:
-                    body_read = await _read(response)
-                    return Answer(response.status, _object(body_read) if response.ok else _status(body_read))
+                    return await _answer(response)
         except HubUnavailable:
             raise
         except TimeoutError:
@@ -106,28 +106,12 @@ def secret_path(namespace: str, name: str = "") -> str:
     return f"{base}/{quote(name, safe='')}" if name else base
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > MOST:
-            raise HubUnavailable("the hub's answer is too long")
-    return bytes(body)
-
-
-def _status(body: bytes) -> Mapping[str, Any]:
-    """Of a refusal: an API that is not there is said in plain text."""
-    try:
-        return _object(body)
-    except HubUnavailable:
-        return {}
-
-
-def _object(body: bytes) -> Mapping[str, Any]:
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise HubUnavailable("the hub's answer is no JSON") from None
-    if not isinstance(found, dict):
-        raise HubUnavailable("the hub's answer is no object")
-    return found
+async def _answer(response: aiohttp.ClientResponse) -> Answer:
+    """A refusal need be no object: an API that is not there is said in plain text."""
+    body = await read_whole(response.content, MOST)
+    if body is None:
+        raise HubUnavailable("the hub's answer is too long")
+    found = json_object(body)
+    if found is None and response.ok:
+        raise HubUnavailable("the hub's answer is no JSON object")
+    return Answer(response.status, found or {})

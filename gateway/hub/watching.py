@@ -12,8 +12,8 @@ from typing import Any, Final
 import orjson
 
 from gateway.hub.asking import Asking, refusal_of
-from gateway.hub.backoff import InformerTiming
 from gateway.hub.memory import Malformed
+from gateway.hub.timing import InformerTiming
 
 MAX_LINE: Final = 4 * 1024 * 1024
 """Bytes; more than an object in etcd can be."""

@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 
 from gateway import status
+from gateway.bounded import read_whole
 from gateway.failures import Refused
 from gateway.management import API_VERSION
 
@@ -52,12 +53,9 @@ async def _body(request: web.Request) -> bytes:
     """Of a type that no page of somebody else's can make a browser send, with its user's certificate, unasked."""
     if request.content_type != "application/json":
         raise _bad("send Content-Type: application/json")
-    received = b""
-    async for piece in request.content.iter_any():
-        received += piece
-        if len(received) > _MAX_BYTES:
-            raise Refused(status.TOO_LARGE, f"a request for a credential has {_MAX_BYTES} bytes at most")
-    return received
+    if (body := await read_whole(request.content, _MAX_BYTES)) is None:
+        raise Refused(status.TOO_LARGE, f"a request for a credential has {_MAX_BYTES} bytes at most")
+    return body
 
 
 def _check_fields(given: Mapping[str, Any], known: Collection[str], where: str) -> None:

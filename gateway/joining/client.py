@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 import aiohttp
 import orjson
 
+from gateway.bounded import json_object, read_whole
 from gateway.joining.install import JoinFailed
 from gateway.joining.kubeconfig import Target
 from gateway.joining.manifest import Object
@@ -61,26 +62,11 @@ class ClusterClient:
         content = orjson.dumps(body) if body is not None else None
         try:
             async with self._session.request(method, self._target.url + path, data=content, **options) as answer:
-                return ClusterReply(answer.status, _object(await _read(answer)))
+                if (said := await read_whole(answer.content, MOST)) is None:
+                    raise ValueError("its answer is too long")
+                return ClusterReply(answer.status, json_object(said) or {})
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise JoinFailed(f"the cluster's API server cannot be used: {_told(error)}") from None
-
-
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for piece in answer.content.iter_any():
-        body += piece
-        if len(body) > MOST:
-            raise ValueError("its answer is too long")
-    return bytes(body)
-
-
-def _object(body: bytes) -> Mapping[str, Any]:
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _told(error: Exception) -> str:

@@ -24,6 +24,7 @@ from aiohttp import web
 
 from auth.identity import Identity
 from gateway import status
+from gateway.bounded import read_whole
 from gateway.database import RegistryError
 from gateway.failures import Refused
 from gateway.handover import caller_of
@@ -188,10 +189,7 @@ async def _body(request: web.Request) -> Object:
     """
     if request.content_type != "application/json":
         raise Refused(status.BAD_REQUEST, "send Content-Type: application/json")
-    raw = await request.content.read(MAX_BODY + 1)
-    while len(raw) <= MAX_BODY and not request.content.at_eof():
-        raw += await request.content.read(MAX_BODY + 1 - len(raw))
-    if len(raw) > MAX_BODY:
+    if (raw := await read_whole(request.content, MAX_BODY)) is None:
         raise Refused(status.TOO_LARGE, f"more than {MAX_BODY} bytes")
     try:
         body: Any = orjson.loads(raw) if raw.strip() else {}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import structlog
 
+from gateway.keyedtasks import KeyedTasks
 from gateway.membership.registry import RegistryError
 from gateway.membership.removals import Facts, Move, Next, Removal, Step, next_move
 from gateway.membership.stores import Stores
@@ -66,7 +66,7 @@ class Remover:
         self._wall = wall
         self._known = known
         self._began = wall()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks = KeyedTasks[str](AT_ONCE)
         self._again: dict[str, float] = {}
         self._attached: dict[str, float] = {}
         """When an agent of a cluster that is being removed was last there."""
@@ -77,18 +77,14 @@ class Remover:
         before, names = self._attached, [one.cluster for one in wishes]
         self._attached = {name: now if self._agents(name) else before.get(name, 0.0) for name in names}
         for name in names:
-            if name in self._tasks or len(self._tasks) >= AT_ONCE or now < self._again.get(name, 0.0) <= now + AGAIN:
-                continue
-            task = asyncio.get_running_loop().create_task(self._run(name), name=f"remove cluster {name}")
-            self._tasks[name] = task
-            task.add_done_callback(lambda _task, name=name: self._tasks.pop(name, None))  # type: ignore[misc]  # a default is no parameter
+            if self._tasks.full:
+                return
+            if name not in self._tasks and not now < self._again.get(name, 0.0) <= now + AGAIN:
+                self._tasks.begin(name, self._run(name), f"remove cluster {name}")
 
     async def close(self) -> None:
         """Ends the tasks."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     async def _run(self, name: str) -> None:
         """Until it is done, or has to wait."""

@@ -149,6 +149,12 @@ class MirrorFile:
 
     # --- to the hub
 
+    def waiting(self) -> tuple[int, int | None]:
+        """How many documents are to be brought there, and the number of the oldest change in them."""
+        with refusing():
+            row = self._connection.execute("SELECT count(*), min(first) FROM mirror_outbox").fetchone()
+        return row[0], row[1]
+
     def pending(self, since: int, until: int = 0) -> Pending:
         """What was changed after the change of number `since` (0: ever), up to `until` (0: to this moment)."""
         with refusing():

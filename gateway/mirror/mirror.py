@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 from gateway.database import Database, RegistryError
 from gateway.mirror import marker as markers
 from gateway.mirror.applying import Applied
+from gateway.mirror.backlog import Backlog
 from gateway.mirror.belonging import Belonging
 from gateway.mirror.errors import MirrorConflict, MirrorUnavailable
 from gateway.mirror.file import Pending
@@ -111,6 +112,7 @@ class Mirror:
         self._belonging = Belonging(self._file, records, member.installation, member.identity, member.aside)
         self.synced = asyncio.Event()
         self.counts = Counts()
+        self._merged: float | None = None
 
     # --- what others see
 
@@ -124,6 +126,16 @@ class Mirror:
     def written(self) -> int:
         """How many documents were brought to the hub."""
         return self._shipping.written
+
+    @property
+    def backlog(self) -> Backlog:
+        """What is still to be brought there, as it was a second ago at most."""
+        return self._shipping.backlog
+
+    @property
+    def merge_age(self) -> float | None:
+        """Seconds since others' changes were last taken over; None: never yet."""
+        return None if self._merged is None else asyncio.get_running_loop().time() - self._merged
 
     def wake(self) -> None:
         """Something was written to the file: without it, a look comes each second."""
@@ -287,6 +299,7 @@ class Mirror:
             _log.warning("other replicas' changes count in the place of ours", extra={"records": records})
         if applied.documents:
             self.counts.applied += applied.documents
+            self._merged = asyncio.get_running_loop().time()
             if self.synced.is_set():
                 self._poll()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gateway.database import RegistryError
 from gateway.mirror.applying import Applied
+from gateway.mirror.backlog import Backlog
 from gateway.mirror.file import Draft, Outcome, Result
 from gateway.mirror.records import Record, RecordConflict, Records, RecordsUnavailable
 from gateway.mirror.thread import FileThread
@@ -64,6 +65,7 @@ class Shipping:
         self.wanted = asyncio.Event()
         self.paused = False
         self.written = 0
+        self.backlog = Backlog()
 
     @property
     def problem(self) -> str | None:
@@ -105,6 +107,8 @@ class Shipping:
         away, most = self._busy | self._stuck.keys(), self._timing.picked
         try:
             drafts = await self._file(lambda file: file.pick(most, away))
+            if self.backlog.due(now, self._timing.look):
+                self.backlog.looked(*await self._file(lambda file: file.waiting()), now)
             self._trouble = ""
         except RegistryError as error:
             self._trouble = f"the file cannot be read: {error}"

@@ -1,4 +1,4 @@
-"""The seam between a hijacked stream and whoever looks on: gateway.passage and gateway.connection show it a copy of
+"""The seam between a hijacked stream and whoever looks on: gateway.hijack and gateway.connection show it a copy of
 each piece before that goes on.
 
 Passages without a tap pay nothing for it, but for a look at an attribute when they switch protocols and end.

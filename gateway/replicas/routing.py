@@ -7,11 +7,12 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.clusters import Clusters
-from gateway.retry import repeatable_block
+from gateway.retry import repeatable
 from stub.errors import Unheld
 from stub.ownership import Ownership
 from stub.peers.holding import held_here
 from tunnel.ports import Exchange, RequestBlock, ResponseSink
+from tunnel.requestinfo import request_info
 
 
 class Peers(Protocol):
@@ -30,6 +31,8 @@ class RoutedClusters:
         self._here = here
         self._peers = peers
         self._held_here = held_here(ownership, here.open)
+        self.sent = self.taken = 0
+        """Exchanges that were opened at other replicas, and here for others."""
 
     def open(self, cluster: str, head: RequestBlock, sink: ResponseSink) -> Exchange:
         """See `Clusters`."""
@@ -38,9 +41,14 @@ class RoutedClusters:
             return self._here.open(cluster, head, sink)
         if not place.replica:
             raise Unheld(cluster, f"no replica has the agents of cluster {cluster!r} at present; try again")
-        return self._peers.open(place.replica, cluster, head, sink)
+        exchange = self._peers.open(place.replica, cluster, head, sink)
+        self.sent += 1
+        return exchange
 
     def open_here(self, cluster: str, head: RequestBlock, sink: ResponseSink) -> Exchange:
         """What another replica asks for."""
-        head.repeatable = repeatable_block(head)  # it does not travel
-        return self._held_here(cluster, head, sink)
+        path, _, query = head.target.partition(b"?")
+        head.repeatable = repeatable(head, request_info(head.method.decode("ascii"), path, query))  # it does not travel
+        exchange = self._held_here(cluster, head, sink)
+        self.taken += 1
+        return exchange

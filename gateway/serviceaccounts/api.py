@@ -11,6 +11,7 @@ from aiohttp import web
 
 from auth.identity import Identity
 from gateway import status
+from gateway.bounded import read_whole
 from gateway.database import RegistryError
 from gateway.failures import Refused
 from gateway.handover import caller_of
@@ -107,13 +108,10 @@ def _key(request: web.Request) -> Key:
 
 
 async def _document(request: web.Request) -> object:
-    received = b""
-    async for piece in request.content.iter_any():
-        received += piece
-        if len(received) > _MAX_BYTES:
-            raise Refused(status.TOO_LARGE, f"a {KIND} has {_MAX_BYTES} bytes at most")
+    if (body := await read_whole(request.content, _MAX_BYTES)) is None:
+        raise Refused(status.TOO_LARGE, f"a {KIND} has {_MAX_BYTES} bytes at most")
     try:
-        return orjson.loads(received)
+        return orjson.loads(body)
     except orjson.JSONDecodeError:
         raise Refused(status.BAD_REQUEST, "the body is no JSON") from None
 

@@ -24,9 +24,11 @@ class ProjectionError(Exception):
 
 
 class Projection(Protocol):
-    """Where tokens go for their holders. Every method may raise OSError and ProjectionError."""
+    """Where tokens go for their holders; `issued` tells one token from the next: epoch seconds, and only whole ones
+    count. Every method may raise OSError and ProjectionError.
+    """
 
-    async def write(self, wanted: Wanted, token: str) -> None:
+    async def write(self, wanted: Wanted, token: str, issued: float) -> None:
         """Replaces the token at once and as a whole."""
         ...
 
@@ -34,13 +36,15 @@ class Projection(Protocol):
         """Takes it away. Harmless where there is none."""
         ...
 
-    def present(self, wanted: Wanted) -> bool:
-        """Whether there is one, as far as one knows without asking anybody."""
+    def present(self, wanted: Wanted, issued: float) -> bool:
+        """Whether that one is there, as far as one knows without asking anybody."""
         ...
 
 
 class FileProjection:
-    """Implements `Projection` below a directory."""
+    """Implements `Projection` below a directory. A file's time is that of its token's issue: where another replica has
+    led meanwhile, the file that was left here is known for an older one.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -49,7 +53,7 @@ class FileProjection:
         """Where a token is."""
         return self._root / _directory(wanted.holder) / wanted.file
 
-    async def write(self, wanted: Wanted, token: str) -> None:
+    async def write(self, wanted: Wanted, token: str, issued: float) -> None:
         """See `Projection`."""
         if not wanted.file:
             raise ProjectionError("its token is to go into a Secret, and this server puts tokens into files alone")
@@ -63,6 +67,7 @@ class FileProjection:
             with os.fdopen(os.open(new, _NEW, 0o600, dir_fd=directory), "w") as file:
                 file.write(token)
                 file.flush()
+                _mark(file.fileno(), int(issued))
                 os.fsync(file.fileno())
             os.replace(new, wanted.file, src_dir_fd=directory, dst_dir_fd=directory)
 
@@ -76,14 +81,14 @@ class FileProjection:
             with suppress(OSError):
                 os.rmdir(self._root / _directory(wanted.holder))
 
-    def present(self, wanted: Wanted) -> bool:
+    def present(self, wanted: Wanted, issued: float) -> bool:
         """See `Projection`."""
         try:
             with self._opened(wanted) as directory:
-                os.stat(wanted.file, dir_fd=directory, follow_symlinks=False)
+                found = os.stat(wanted.file, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return True
+        return int(found.st_mtime) == int(issued)
 
     @contextmanager
     def _opened(self, wanted: Wanted) -> Iterator[int]:
@@ -92,6 +97,13 @@ class FileProjection:
             yield directory
         finally:
             os.close(directory)
+
+
+def _mark(file: int, issued: int) -> None:
+    """:raises ProjectionError: its time is not kept, so that it would be made anew at every look."""
+    os.utime(file, (issued, issued))
+    if int(os.fstat(file).st_mtime) != issued:
+        raise ProjectionError("its file system keeps no file's time: choose another serviceAccounts.directory")
 
 
 def _directory(holder: str) -> str:

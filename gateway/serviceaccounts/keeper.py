@@ -13,7 +13,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -21,6 +20,7 @@ from auth.identity import Identity
 from gateway.audit.events import RESPONSE_COMPLETE, AuditRecord, Client
 from gateway.audit.lines import Lines
 from gateway.database import RegistryError
+from gateway.keyedtasks import KeyedTasks
 from gateway.membership.registry import Change, Cluster
 from gateway.serviceaccounts.files import Projection, ProjectionError
 from gateway.serviceaccounts.store import Key, Managed, ServiceAccountStore, State
@@ -34,7 +34,6 @@ ROTATE_AT: Final = 0.75
 ISSUED: Final = "TokenReported"
 FAILED: Final = "Failed"
 PROJECTION_FAILED: Final = "ProjectionFailed"
-DELETING: Final = "Deleting"
 SOURCE: Final = "kulvert-serviceaccounts"
 _PAUSE: Final = (5.0, 300.0)
 _AT_ONCE: Final = 16
@@ -93,7 +92,7 @@ class ServiceAccountKeeper:
         self._led = False
         self._lines = Lines()
         self._failures: dict[Key, tuple[int, float]] = {}
-        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._tasks = KeyedTasks[Key](_AT_ONCE)
         self._dropped: set[Key] = set()
         """Of clusters that are not registered any more."""
 
@@ -104,22 +103,21 @@ class ServiceAccountKeeper:
                 self.look()
                 await asyncio.sleep(self._look)
         finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await self._tasks.close()
 
     def look(self) -> None:
         """Starts what is due. One cluster that does not answer delays no other."""
         if not self._leads():
             return
         for managed in self._store.list():
-            key = managed.wanted.key
-            if len(self._tasks) >= _AT_ONCE:
+            if self._tasks.full:
                 return
-            if key not in self._tasks and self._due(managed):
-                task = asyncio.get_running_loop().create_task(self._work(managed), name=f"service account {key}")
-                self._tasks[key] = task
-                task.add_done_callback(partial(self._done, key))
+            if managed.wanted.key not in self._tasks and self._due(managed):
+                self._begin(managed)
+
+    def _begin(self, managed: Managed) -> None:
+        key = managed.wanted.key
+        self._tasks.begin(key, self._work(managed), f"service account {key}")
 
     def _leads(self) -> bool:
         """What another replica has dropped meanwhile, and whether it was made anew since, is not known here."""
@@ -132,15 +130,16 @@ class ServiceAccountKeeper:
 
     async def settled(self) -> None:
         """Waits for what is under way."""
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._tasks.settled()
 
     async def clean_up(self, cluster: str, asked_by: str) -> tuple[Managed, ...]:
         """Deletes all of a cluster's, through its tunnel, as long as there is one; gives those that are left."""
         for managed in self._of(cluster):
-            marked = self._store.delete(managed.wanted.key, asked_by, self._wall())
-            if managed.wanted.key not in self._tasks:
-                await self._work(marked)
-        await self.settled()
+            key = managed.wanted.key
+            marked = self._store.delete(key, asked_by, self._wall())
+            if key not in self._tasks:
+                self._begin(marked)
+            await self._tasks.settled([key])
         return self._of(cluster)
 
     def keep_only(self, clusters: Iterable[str]) -> None:
@@ -164,9 +163,6 @@ class ServiceAccountKeeper:
     def _of(self, cluster: str) -> tuple[Managed, ...]:
         return tuple(one for one in self._store.list() if one.wanted.cluster == cluster)
 
-    def _done(self, key: Key, _task: asyncio.Task[None]) -> None:
-        del self._tasks[key]
-
     def _due(self, managed: Managed) -> bool:
         now = self._wall()
         count, failed = self._failures.get(managed.wanted.key, (0, 0.0))
@@ -178,7 +174,7 @@ class ServiceAccountKeeper:
 
     def _is_present(self, managed: Managed) -> bool:
         try:
-            return self._projection.present(managed.wanted)
+            return self._projection.present(managed.wanted, managed.state.issued)
         except (OSError, ProjectionError):
             return False
 
@@ -225,7 +221,7 @@ class ServiceAccountKeeper:
         gone = current is None or current.deleted or wanted.key in self._dropped
         if gone or current is None or current.wanted != wanted:
             return  # somebody changed his mind meanwhile: this token goes nowhere
-        await self._projection.write(wanted, token)
+        await self._projection.write(wanted, token, now)
         self._store.set_state(managed, State(now, expires, uid, ISSUED, "", now))
 
     async def _delete(self, managed: Managed) -> None:

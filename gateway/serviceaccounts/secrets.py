@@ -35,7 +35,7 @@ class SecretProjection:
         self._asked: dict[Key, Wanted] = {}
         self._missing: set[Key] = set()
 
-    async def write(self, wanted: Wanted, token: str) -> None:
+    async def write(self, wanted: Wanted, token: str, issued: float) -> None:
         """See `Projection`."""
         namespace, name = self._where(wanted)
         for _ in range(TRIES):
@@ -64,8 +64,10 @@ class SecretProjection:
                 raise ProjectionError(f"Secret {wanted.secret} cannot be deleted: {error}") from None
         raise ProjectionError(f"Secret {wanted.secret} is changed by others all the time")
 
-    def present(self, wanted: Wanted) -> bool:
-        """See `Projection`: as `run` has last seen it; one that it has not seen yet counts as there."""
+    def present(self, wanted: Wanted, issued: float) -> bool:
+        """See `Projection`: as `run` has last seen it; one that it has not seen yet counts as there. All leaders share
+        one Secret, so what is in it is the newest.
+        """
         self._asked[wanted.key] = wanted
         return wanted.key not in self._missing
 
@@ -128,17 +130,17 @@ class Projections:
         self._files = files
         self._secrets = secrets
 
-    async def write(self, wanted: Wanted, token: str) -> None:
+    async def write(self, wanted: Wanted, token: str, issued: float) -> None:
         """See `Projection`."""
-        await self._of(wanted).write(wanted, token)
+        await self._of(wanted).write(wanted, token, issued)
 
     async def remove(self, wanted: Wanted) -> None:
         """See `Projection`."""
         await self._of(wanted).remove(wanted)
 
-    def present(self, wanted: Wanted) -> bool:
+    def present(self, wanted: Wanted, issued: float) -> bool:
         """See `Projection`."""
-        return self._of(wanted).present(wanted)
+        return self._of(wanted).present(wanted, issued)
 
     def _of(self, wanted: Wanted) -> Projection:
         if wanted.file:

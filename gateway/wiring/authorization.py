@@ -11,6 +11,7 @@ from auth.grants.delegation import is_administrator, owned
 from auth.grants.file import GrantsFile
 from auth.grants.sources import GrantSources
 from auth.identity import Identity
+from gateway.access import Decide
 from gateway.audit.log import AuditLogs
 from gateway.config import ServerConfig
 from gateway.database import Database
@@ -24,7 +25,6 @@ from gateway.hub.grants import GRANTS, HubGrants, read
 from gateway.hub.informer import Informer, jitter
 from gateway.hub.informermetrics import InformersCollector
 from gateway.membership.registry import Cluster, ClusterRegistry
-from gateway.pipeline import Decide
 from gateway.settling import settled
 from gateway.state import State
 from gateway.wiring.part import Part

@@ -11,19 +11,20 @@ from functools import partial
 from typing import Any, Final
 
 from gateway.config import ServerConfig, host_and_port
-from gateway.hub.backoff import InformerTiming, jitter
 from gateway.hub.client import Hub
 from gateway.hub.informer import Informer
 from gateway.hub.leases import HubLeases, lease_of, lease_path
 from gateway.hub.objects import HubObjects
 from gateway.hub.source import Source
+from gateway.hub.timing import InformerTiming, jitter
 from gateway.replicas.cutoff import SIGHT, CutOff
 from gateway.replicas.exchange import ask
 from gateway.replicas.keeping import Keeping
 from gateway.replicas.leading import CaughtUp
+from gateway.replicas.leasemetrics import LeasesCollector
 from gateway.replicas.podlabel import PodLabel
 from gateway.replicas.settings import STANDBY
-from gateway.wiring.part import Part
+from gateway.wiring.part import Part, united
 from gateway.wiring.several import Several
 from gateway.wiring.sharing import Sharing
 from gateway.wiring.tasks import Tasks
@@ -158,7 +159,9 @@ class Replicas(Several):
     @property
     def part(self) -> Part:
         """See `gateway.wiring.part`."""
-        return Part(
+        own = Part(
             checks={"sight of the hub": lambda: self.cutoff.problem},
             warnings={"leases": lambda: self.member.problem},
+            collectors=[LeasesCollector(self.member, self.ownership, self._config.leases.lease)],
         )
+        return united([super().part, own])

@@ -18,6 +18,8 @@ from gateway.replicas.exchange import NAME as QUESTION
 from gateway.replicas.handing import Handing
 from gateway.replicas.keeping import Keeping
 from gateway.replicas.management import NAME, LeadersManagement
+from gateway.replicas.peermetrics import PeersCollector
+from gateway.replicas.placementmetrics import PlacementsCollector
 from gateway.replicas.relayed import RelayedWatches
 from gateway.replicas.routing import RoutedClusters
 from gateway.wiring.otherreplicas import OtherReplicas
@@ -34,6 +36,7 @@ from stub.peers.door import PeersDoor, PeersSetting
 from stub.peers.errors import PeerGone, PeerUnready
 from stub.peers.limits import PeerLimits
 from stub.peers.peers import Peers
+from stub.placements import Placements
 from stub.placing import WaitingRoom
 from stub.sessions import Sessions
 from tunnel.adapter import LinkConnection
@@ -66,6 +69,8 @@ class Several:
         dialler = PeerDialler(identity, client, batch, limits)
         self.peers = Peers(dialler, self._clock)
         self.adopting = Adopting(dialler)
+        self._dialled = dialler.counts
+        self._placements = Placements()
         self._watches = RelayedWatches()
         setting = PeersSetting(identity, self._open_here, self._acceptance, self._closed, limits, self._clock)
         self._door = PeersDoor(setting, batch, server)
@@ -102,6 +107,7 @@ class Several:
             ownership=self.ownership,
             room=self.room,
             adopter=self.adopting,
+            placements=self._placements,
             reached=self.peers.ready,
             session_id=partial(sessionid.make, self.identity),
             elsewhere=self.elsewhere,
@@ -187,4 +193,5 @@ class Several:
     @property
     def part(self) -> Part:
         """See `gateway.wiring.part`."""
-        return Part()
+        placements = PlacementsCollector(self._placements, self.room, self.adopting)
+        return Part(collectors=[placements, PeersCollector(self.peers, self._door, self._dialled, self.clusters)])

@@ -23,6 +23,7 @@ from gateway.mirror.journal import MirrorJournal
 from gateway.mirror.keys import KeyMirror
 from gateway.mirror.keysecret import KeySecret
 from gateway.mirror.mirror import Member, Mirror
+from gateway.mirror.mirrormetrics import MirrorCollector
 from gateway.mirror.records import SecretRecords
 from gateway.mirror.records import view as record_of
 from gateway.mirror.tables import make_tables
@@ -123,4 +124,7 @@ class Sharing:
     @property
     def part(self) -> Part:
         """See `gateway.wiring.part`."""
-        return Part(warnings={"mirror": lambda: self.mirror.problem, "shared-keys": lambda: self._keys.problem})
+        return Part(
+            warnings={"mirror": lambda: self.mirror.problem, "shared-keys": lambda: self._keys.problem},
+            collectors=[MirrorCollector(self.mirror)],
+        )

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
-
-from prometheus_client import Metric
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from gateway.database import Database
 from gateway.handover import Handover, ManagementPort
 from gateway.membership.registry import RegistryError
-from gateway.wiring.part import Part
 from gateway.wiring.several import Several
 from gateway.wiring.tasks import Tasks
 from gateway.workers import control
@@ -26,22 +21,9 @@ from gateway.workers.metrics import METRICS, MetricsOfAll
 from stub.assigned import Assigned
 from stub.attachment import Attachment
 from stub.errors import Draining
-from stub.peers.adopt import Adopting
 from stub.sessions import Sessions
 from tunnel.batch import Batch
 from tunnel.ports import Exchange, RequestBlock, ResponseSink
-
-
-class PassedOn(Collector):
-    """What the hints have not saved."""
-
-    def __init__(self, adopting: Adopting) -> None:
-        self._adopting = adopting
-
-    def collect(self) -> Iterator[Metric]:
-        """See prometheus_client."""
-        told = "Connections of agents that came here and are passed on to another worker."
-        yield GaugeMetricFamily("kulvert_agent_links_passed_on", told, self._adopting.adopted)
 
 
 class Workers(Several):
@@ -100,11 +82,6 @@ class Workers(Several):
         self._metrics = MetricsOfAll(here, leaders, self.identity, self.ownership, self.peers)
         self._tasks.start("metrics of all workers", self._metrics.run)
         return self._metrics
-
-    @property
-    def part(self) -> Part:
-        """See `gateway.wiring.part`."""
-        return Part(collectors=[PassedOn(self.adopting)])
 
     def _open_here(self, cluster: str, head: RequestBlock, sink: ResponseSink) -> Exchange:
         if cluster != METRICS:

@@ -32,6 +32,16 @@ class Elected(Member):
         """See `stub.ownership.Ownership`."""
         return self._mine if self._clock() < self._until else self._others
 
+    @property
+    def held(self) -> int:
+        """See `Member`."""
+        return int(self.place("").mine)
+
+    @property
+    def shards(self) -> int:
+        """See `Member`."""
+        return 1
+
     async def resign(self) -> None:
         """For an orderly end: nothing is mine from this call on, and another may have it at once. `run` may then be
         cancelled.

@@ -33,6 +33,10 @@ class Keeper:
         self.election = election
         self.latency: float | None = None
         """Seconds that the last successful write took."""
+        self.renewed: float | None = None
+        """When the last successful write began, by the clock; it stays when the Lease is lost."""
+        self.failures = 0
+        """Calls that the hub did not answer."""
         self.problem: str | None = None
         """Why the last call failed."""
         self._store = store
@@ -92,12 +96,12 @@ class Keeper:
         except LeasesUnavailable as error:
             self._failed(error, started)
         else:
-            self.latency, self.problem = self._clock() - started, None
+            self.latency, self.renewed, self.problem = self._clock() - started, started, None
             self.election.renewed(written, started)
         self._changed()
 
     def _failed(self, error: LeasesUnavailable, started: float) -> None:
-        self.problem = str(error)
+        self.problem, self.failures = str(error), self.failures + 1
         self.election.failed(started, self._clock())
 
     async def resign(self, *, delete: bool = False) -> None:

@@ -128,6 +128,17 @@ class Member(ABC):
         """Seconds that the last renewal of its own Lease took."""
         return self._replica.latency
 
+    @property
+    def renewal_age(self) -> float | None:
+        """Seconds since the last successful renewal of its own Lease began; None before the first."""
+        renewed = self._replica.renewed
+        return None if renewed is None else self._clock() - renewed
+
+    @property
+    def renewal_failures(self) -> int:
+        """How often the hub did not answer when a Lease was to be renewed: its own, or the leader's."""
+        return self._replica.failures + self._leader.failures
+
     # --- what it does
 
     async def run(self) -> None:
@@ -253,6 +264,16 @@ class Member(ABC):
         return (*mine, self._leader.election.free, self._roster.next(self._clock()))
 
     # --- the mode's part
+
+    @property
+    @abstractmethod
+    def held(self) -> int:
+        """How many shards this replica holds now."""
+
+    @property
+    @abstractmethod
+    def shards(self) -> int:
+        """How many there are. In mode standby all clusters are one."""
 
     @abstractmethod
     def _refresh(self, now: float) -> object:

@@ -31,11 +31,6 @@ class Timing:
         """For one call: two that fail still leave a holder in time."""
         return min(self.retry, (self.deadline - self.retry) / 2)
 
-    @property
-    def drift(self) -> float:
-        """By how much of itself each clock may be wrong, in either direction, before two could hold at once."""
-        return (self.duration - self.deadline) / (self.duration + self.deadline)
-
     def problems(self, what: str) -> Iterator[str]:
         """What cannot be, by client-go's rules; `what` is the kind of Lease."""
         if not 1 <= self.duration <= _LONGEST or self.duration % 1:

@@ -67,6 +67,16 @@ class Sharded(Member):
         places = self._places if self._clock() < self._until else ()
         return frozenset(n for n, place in enumerate(places) if place.mine)
 
+    @property
+    def held(self) -> int:
+        """See `Member`."""
+        return len(self.mine())
+
+    @property
+    def shards(self) -> int:
+        """See `Member`."""
+        return self._settings.shards
+
     # --- what it does
 
     async def run(self) -> None:

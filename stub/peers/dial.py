@@ -10,7 +10,7 @@ from typing import Any
 from stub.ownership import Replica
 from stub.peers.address import PeerAddress
 from stub.peers.carriage import RecordCarriage
-from stub.peers.hello import MAX_GREETING, SESSION, PeerHello, PeerWelcome
+from stub.peers.hello import ADOPT, MAX_GREETING, OWN, SESSION, PeerHello, PeerWelcome
 from stub.peers.identity import PeerIdentityError, named_by
 from stub.peers.limits import PeerLimits
 from tunnel.adapter import Carried, LinkConnection
@@ -29,6 +29,14 @@ class PeerFailed(TunnelError):
     """The other replica was not reached, or is not the one that was meant; the text says why."""
 
 
+class DialCounts:
+    """Since the beginning, by what the connection was to become."""
+
+    def __init__(self) -> None:
+        self.begun = dict.fromkeys((SESSION, OWN, ADOPT), 0)
+        self.failed = dict.fromkeys((SESSION, OWN, ADOPT), 0)
+
+
 class PeerDialler:
     """Dials from the replica `identity`. `tls` is None where all addresses are Unix sockets."""
 
@@ -36,12 +44,21 @@ class PeerDialler:
         self.identity = identity
         self.batch = batch
         self.limits = limits
+        self.counts = DialCounts()
         self._tls = tls
 
     async def dial(self, replica: Replica, hello: PeerHello, admit: Admit) -> LinkConnection:
         """Connect, greet, and have `admit` attach. Raises TunnelError (Refused, PeerFailed, ...), OSError or
         TimeoutError; the connection is then gone.
         """
+        self.counts.begun[hello.link] += 1
+        try:
+            return await self._dial(replica, hello, admit)
+        except Exception:  # what is cancelled has not failed
+            self.counts.failed[hello.link] += 1
+            raise
+
+    async def _dial(self, replica: Replica, hello: PeerHello, admit: Admit) -> LinkConnection:
         greeting = _Greeting(hello, admit)
         connection = _Dialled(greeting, replica.identity, self)
         try:

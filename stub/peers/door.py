@@ -17,6 +17,7 @@ from stub.peers.greeting import Acceptance, PeerConnection
 from stub.peers.hello import PeerHello
 from stub.peers.holding import HoldingSession
 from stub.peers.limits import PeerLimits
+from stub.peers.load import Load, load_of
 from stub.peers.relay import Opener
 from tunnel.adapter import LinkConnection
 from tunnel.batch import Batch
@@ -94,7 +95,12 @@ class PeersDoor:
     @property
     def busy(self) -> int:
         """Exchanges of other replicas that are under way: for a drain to wait for."""
-        return sum(len(session.mux.exchanges) for session in self.sessions.values())
+        return self.load.exchanges
+
+    @property
+    def load(self) -> Load:
+        """What the others ask."""
+        return load_of(session.mux for session in self.sessions.values())
 
     async def stop(self) -> None:
         """Listen no more, and end every session. Adopted links end with their agents' sessions."""

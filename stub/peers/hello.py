@@ -7,7 +7,7 @@ from typing import Final
 
 from tunnel import proof
 from tunnel.errors import ProtocolError
-from tunnel.handshake import Challenge, Refused
+from tunnel.handshake import Challenge, Refused, session_of, versions_of, welcomed
 from tunnel.limits import KIB
 from tunnel.messages import Message, encode_message, number, text
 
@@ -57,11 +57,7 @@ class PeerHello:
         """Raises ProtocolError."""
         if message["kind"] != "peer":
             raise ProtocolError("the other side did not begin as a replica does")
-        versions = message.get("versions")
-        if not isinstance(versions, list) or len(versions) > 64:
-            raise ProtocolError("peer: versions is missing or malformed")
-        known = tuple(v for v in versions if isinstance(v, int) and not isinstance(v, bool))
-        who = (text(message, "identity"), text(message, "to"), text(message, "link", 16), known)
+        who = (text(message, "identity"), text(message, "to"), text(message, "link", 16), versions_of(message))
         if who[2] == SESSION:
             return cls(*who, credit=number(message, "credit", KIB, 2**32))
         if who[2] == OWN:
@@ -153,21 +149,14 @@ class PeerWelcome:
     @classmethod
     def parse(cls, message: Message, *, session: bool) -> PeerWelcome:
         """Raises Refused, or ProtocolError."""
-        if message["kind"] == "refused":
-            raise Refused.parse(message)
-        if message["kind"] != "welcome":
-            raise ProtocolError("the replica answered with neither welcome nor refused")
-        version = number(message, "version", 1, 255)
+        version = welcomed(message, "replica")
         if version not in VERSIONS:
             raise ProtocolError(f"the replica chose version {version}, which was not offered")
         if not session:
             return cls(version)
         return cls(
             version,
-            text(message, "session", 64),
-            text(message, "secret", 64),
-            number(message, "credit", KIB, 2**32),
-            number(message, "exchanges", 1, 10**6),
+            *session_of(message),
             number(message, "links", 0, _MAX_LINKS),
             number(message, "warm", 0, _MAX_LINKS),
         )

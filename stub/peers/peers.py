@@ -10,12 +10,13 @@ import structlog
 
 from stub.ownership import Replica
 from stub.peers.asking import AskingSession
-from stub.peers.backoff import PeerBackOff
 from stub.peers.dial import PeerDialler, PeerFailed
 from stub.peers.errors import PeerGone, PeerUnready
 from stub.peers.hello import OWN, SESSION, PeerHello, PeerWelcome
 from stub.peers.links import AskingLinks
+from stub.peers.load import Load, load_of
 from tunnel.adapter import LinkConnection
+from tunnel.backoff import BackOff
 from tunnel.errors import TunnelError
 from tunnel.link import Link
 from tunnel.ports import Exchange, RequestBlock, ResponseSink
@@ -58,9 +59,14 @@ class Peers:
         raise PeerUnready(cluster, "the replica that holds this cluster cannot be asked at present; try again")
 
     def ready(self, replica: str) -> bool:
-        """Whether there is a session that takes exchanges: for health and metrics."""
+        """Whether there is a session that takes exchanges."""
         session = self._sessions.get(replica)
         return session is not None and session.ready
+
+    @property
+    def load(self) -> Load:
+        """What is asked of the others."""
+        return load_of(session.mux for session in self._all)
 
     # --- who is alive
 
@@ -120,7 +126,7 @@ class Peers:
     async def _keep(self, replica: Replica) -> None:
         """What fails with one replica is no other one's business."""
         limits = self._dialler.limits
-        backoff, known = PeerBackOff(self._uniform, limits.first, limits.most), ""
+        backoff, known = BackOff(self._uniform, limits.first, limits.most), ""
         while True:
             try:
                 session, ended = await self._attach(replica)

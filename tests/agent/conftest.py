@@ -20,6 +20,7 @@ from agent.relay import Relay
 from tests.agent.apiserver import Script, ScriptedServer
 from tests.agent.fakes import FakeExchange
 from tests.agent.pki import Authority
+from tests.support.attached import Stub, nothing_left
 from tunnel.batch import Batch
 from tunnel.ports import RequestBlock
 
@@ -34,6 +35,12 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 @pytest.fixture(scope="session")
 def authority() -> Authority:
     return Authority()
+
+
+@pytest.fixture
+async def stub(authority: Authority, tmp_path: Path) -> AsyncIterator[Stub]:
+    async with nothing_left(), Stub(authority, tmp_path / "stub") as stub:
+        yield stub
 
 
 class World:

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from agent.backoff import BackOff
 from agent.course import MOVES
 from agent.links import LinkPoolLimits
 from agent.session import AgentSession
@@ -23,12 +22,13 @@ from stub.ownership import Alone, Place, Replica
 from tests.agent.pki import Authority
 from tests.agent.test_attach import Delays
 from tests.support.attached import QUICK, Answering, Asked, Real, Stub, ask, attached, eventually, get, nothing_left
+from tunnel.backoff import BackOff
 from tunnel.errors import Reason
 from tunnel.frames import CONTROL, encode
 from tunnel.handshake import Refused, Wait, Welcome
 
 WARM = LinkPoolLimits(most=100, warm=1, keep=math.inf)
-NEVER = BackOff(lambda: 0.0, first=60.0, most=120.0, soon=60.0)
+NEVER = BackOff(lambda: 0.0, first=60.0, most=120.0)
 
 
 @dataclass
@@ -292,7 +292,7 @@ async def test_a_stub_that_falls_silent_is_left(authority: Authority, tmp_path: 
     async with (
         nothing_left(),
         Stub(authority, tmp_path / "a", timing=timing) as stub,
-        attached(stub, backoff=BackOff(lambda: 0.0, first=0.05), timing=timing) as real,
+        attached(stub, backoff=BackOff(lambda: 0.0, first=0.05, most=5.0), timing=timing) as real,
     ):
         (session,) = stub.sessions.all()
         await asyncio.sleep(1.5)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.backoff import BackOff
+from agent.attach import between_attempts
 from agent.enrolment import Asking
 from agent.links import LinkPoolLimits
 from agent.relay import Relay
@@ -32,6 +31,7 @@ from tests.support.attached import (
     nothing_left,
 )
 from tunnel import proof
+from tunnel.backoff import BackOff
 from tunnel.errors import ExchangeReset, Hop, Reason
 from tunnel.ports import AgentExchange, RequestBlock, ResponseBlock
 
@@ -40,19 +40,13 @@ class Delays(BackOff):
     """Tells how long the agent would have waited, and waits a hundredth of that."""
 
     def __init__(self) -> None:
-        super().__init__(lambda: 0.0)
+        super().__init__(lambda: 0.0, first=0.5, most=30.0, soon=5.0)
         self.waited: list[float] = []
 
     def next(self) -> float:
         delay = super().next()
         self.waited.append(delay)
         return delay / 100
-
-
-@pytest.fixture
-async def stub(authority: Authority, tmp_path: Path) -> AsyncIterator[Stub]:
-    async with nothing_left(), Stub(authority, tmp_path / "stub") as stub:
-        yield stub
 
 
 async def answered(stub: Stub, **more: Any) -> Asked:
@@ -94,6 +88,15 @@ async def test_a_session_that_the_stub_still_has_is_superseded(stub: Stub) -> No
         assert len(stub.sessions.all()) == 1
         assert (await answered(stub)).body == b"hello"
         transport.abort()
+
+
+def test_for_the_first_minute_no_agent_waits_longer_than_five_seconds() -> None:
+    backoff, waited, delays = between_attempts(lambda: 0.999), 0.0, []
+    while waited < 60.0:
+        delays.append(backoff.next())
+        waited += delays[-1]
+    assert 4.9 < max(delays) <= 5.0
+    assert backoff.next() > 5.0
 
 
 async def test_the_back_off_grows_while_it_fails_and_begins_anew_when_a_session_held(stub: Stub) -> None:
@@ -186,11 +189,12 @@ async def test_whoever_held_and_lost_its_server_waits_a_moment_before_it_knocks(
 
 
 async def test_whoever_is_sent_away_by_a_draining_server_knocks_at_once(authority: Authority, tmp_path: Path) -> None:
+    backoff = BackOff(lambda: 0.5, first=0.05, most=5.0, spread=10.0)
     async with (
         nothing_left(),
         Stub(authority, tmp_path / "a") as first,
         Stub(authority, tmp_path / "b", book=first.book) as second,
-        attached(first, servers=(first.name, second.name), backoff=BackOff(lambda: 0.5, first=0.05, spread=10.0)),
+        attached(first, servers=(first.name, second.name), backoff=backoff),
     ):
         first.sessions.drain()
         await eventually(lambda: second.sessions.all(), 1.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,6 @@ from stub.authority import Enrolled, EnrolmentRequest
 from tests.agent.pki import Authority
 from tests.support.agentauthority import SECRET, Book
 from tests.support.attached import UID, Answering, Real, Stub, ask, attached, eventually, get, nothing_left
-
-
-@pytest.fixture
-async def stub(authority: Authority, tmp_path: Path) -> AsyncIterator[Stub]:
-    async with nothing_left(), Stub(authority, tmp_path / "stub") as stub:
-        yield stub
 
 
 def serials(stub: Stub) -> set[str]:

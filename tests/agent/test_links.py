@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -14,19 +12,12 @@ from agent.attaching import AttachFailed
 from agent.links import Dial, LinkPoolLimits, OwnLinks
 from agent.session import AgentSession
 from stub.session import Session
-from tests.agent.pki import Authority
 from tests.support.attached import Answering, Asked, Real, Stub, ask, attached, eventually, get, nothing_left
 from tunnel.errors import Hop, Reason
 from tunnel.handshake import Refused
 from tunnel.ports import ResponseBlock
 
 LIMITS = LinkPoolLimits(most=100, warm=2, dials=8, pause=0.05, tidy=0.05, keep=math.inf)
-
-
-@pytest.fixture
-async def stub(authority: Authority, tmp_path: Path) -> AsyncIterator[Stub]:
-    async with nothing_left(), Stub(authority, tmp_path / "stub") as stub:
-        yield stub
 
 
 def theirs(stub: Stub) -> Session:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,6 @@ QUICK = RenewalTiming(look=0.01, timeout=0.3, again=0.02, most=0.05)
 FINE, BAD = HealthReport(True, "", 3), HealthReport(False, "no etcd", 3)
 START = 1_800_000_000.0
 BACKDATED = 300.0
-
-
-@pytest.fixture
-async def stub(authority: Authority, tmp_path: Path) -> AsyncIterator[Stub]:
-    async with nothing_left(), Stub(authority, tmp_path / "stub") as stub:
-        yield stub
 
 
 class Bed:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from agent.address import Address, Target
 from agent.session import AgentSession, Identity
-from tests.agent.pki import Authority
-from tests.support.attached import Answering, Stub, ask, attached, eventually, get, nothing_left
+from tests.support.attached import Answering, Stub, ask, attached, eventually, get
 from tests.support.cuttable import Cuttable
 from tunnel import block
 from tunnel.agentmux import AgentMux
@@ -21,12 +16,6 @@ from tunnel.frames import HEAD
 from tunnel.handshake import Challenge
 from tunnel.limits import KIB, LinkLimits, Timing
 from tunnel.ports import AgentExchange, RequestBlock, RequestSink, ResponseBlock
-
-
-@pytest.fixture
-async def stub(authority: Authority, tmp_path: Path) -> AsyncIterator[Stub]:
-    async with nothing_left(), Stub(authority, tmp_path / "stub") as stub:
-        yield stub
 
 
 async def test_a_network_that_says_nothing_ends_the_session_at_both_ends(stub: Stub) -> None:

@@ -92,6 +92,20 @@ def test_a_users_own_key_is_certified_with_user_groups_and_uid() -> None:
             authority.certify(key.public_key(), user, groups, "", NOW, 60)
 
 
+def test_an_authority_is_dated_back_by_a_day_and_what_it_signs_by_five_minutes() -> None:
+    authority = CertificateAuthority.create("kulvert", NOW)
+    assert authority.certificate.not_valid_before_utc.timestamp() == NOW - 86400
+    assert authority.certificate.not_valid_after_utc.timestamp() == NOW + 10 * 365 * 86400
+    assert loaded(authority.issue_client("jane", [], NOW, 3600)).not_valid_before_utc.timestamp() == NOW - 300
+
+
+def test_an_authority_of_a_clock_that_was_ahead_counts_when_that_is_set_right() -> None:
+    authority = CertificateAuthority.create("kulvert", NOW + 14 * 3600)
+    certificate = authority.certify(ed25519.Ed25519PrivateKey.generate().public_key(), "jane", [], "", NOW, 3600)
+    identity = CertificateAuthenticator((authority.certificate,)).authenticate(shown(certificate), NOW)
+    assert identity is not None
+
+
 def test_no_certificate_outlives_its_authority() -> None:
     authority = CertificateAuthority.create("kulvert", NOW, lifetime=100)
     assert loaded(authority.issue_client("jane", [], NOW, 3600)).not_valid_after_utc.timestamp() == NOW + 100

@@ -29,7 +29,7 @@ def authority() -> CertificateAuthority:
 
 @pytest.fixture(scope="module")
 def authenticator(authority: CertificateAuthority) -> CertificateAuthenticator:
-    return CertificateAuthenticator.from_pem(authority.certificate_pem)
+    return CertificateAuthenticator((authority.certificate,))
 
 
 def shown(issued: Issued) -> Credentials:
@@ -197,8 +197,9 @@ def test_bytes_that_are_no_certificate_are_refused(der: bytes) -> None:
 
 
 def test_only_authorities_can_be_authorities(authority: CertificateAuthority) -> None:
+    client = x509.load_pem_x509_certificate(authority.issue_client("jane", [], NOW, 60).certificate)
     with pytest.raises(ValueError, match="CA certificates"):
-        CertificateAuthenticator.from_pem(authority.issue_client("jane", [], NOW, 60).certificate)
+        CertificateAuthenticator((client,))
     with pytest.raises(ValueError, match="at least one"):
         CertificateAuthenticator(())
 

@@ -11,8 +11,8 @@ import yaml
 from agent import config as agent_config
 from auth.grants.yaml import parse_grants
 from auth.oidc.configyaml import parse_authentication_configuration
-from gateway.config import load, settings
 from gateway.replicas.podlabel import LABEL
+from gateway.spelling import load, settings
 from tests.charts.cases import AGENTS, SERVERS, Case, case
 from tests.charts.test_manifest import TOKEN
 

@@ -17,6 +17,7 @@ from auth.authenticator import AuthenticationFailed, Authenticator
 from auth.chain import AuthenticatorChain
 from auth.grants.grants import Decisions, Grant, Grants
 from auth.identity import Credentials, Identity
+from gateway.access import Access
 from gateway.arrivals import Arrivals
 from gateway.audit.log import AuditIds, AuditLog
 from gateway.audit.trail import AuditTrail
@@ -27,7 +28,9 @@ from gateway.limits import DoorLimits, DoorTimeouts
 from gateway.management import Attached, Check, Management
 from gateway.membership.registry import Cluster, RegistryError, Subscriber
 from gateway.metrics import Traffic, TrafficCollector, registry_of
+from gateway.opening import Opening
 from gateway.pipeline import Pipeline
+from gateway.rechecking import Rechecking
 from gateway.route import Router
 from gateway.settling import Settling
 from stub.errors import StubError
@@ -122,7 +125,9 @@ class Gate:
 
     clusters: FakeClusters
     door: Door
+    access: Access
     pipeline: Pipeline
+    settling: Settling
     tokens: Tokens
     traffic: Traffic
     names: Names
@@ -173,27 +178,41 @@ async def gate(
     await runner.setup()
     assert runner.server is not None
     limits = limits or DoorLimits()
+    access = Access(chain, Decisions(grants), names)
+    rechecking = Rechecking(access, settling, lambda: time[0], bugs.append)
     pipeline = Pipeline(
         router=Router(domain),
-        authenticator=chain,
-        grants=Decisions(grants),
-        registry=names,
-        clusters=clusters,
+        access=access,
+        opening=Opening(clusters, arrivals, settling, traffic),
         management=Handover(runner.server, loop),
         audit=AuditTrail(audit, AuditIds(lambda size: b"\x5a" * size), lambda: time[0]),
         traffic=traffic,
         settling=settling,
-        arrivals=arrivals,
         clock=lambda: time[0],
         wall=lambda: time[0],
         large_body=limits.large_body,
         on_bug=bugs.append,
     )
     pipeline.date = DATE
-    door = Door(pipeline, Batch(loop.call_soon), limits, timeouts or DoorTimeouts(), time[0])
+    door = Door(pipeline, rechecking, Batch(loop.call_soon), limits, timeouts or DoorTimeouts(), time[0])
     doors.append(door)
     try:
-        yield Gate(clusters, door, pipeline, tokens, traffic, names, chain, time, checks, sink, arrivals, bugs)
+        yield Gate(
+            clusters,
+            door,
+            access,
+            pipeline,
+            settling,
+            tokens,
+            traffic,
+            names,
+            chain,
+            time,
+            checks,
+            sink,
+            arrivals,
+            bugs,
+        )
     finally:
         await settling.close()
         await runner.cleanup()

@@ -155,7 +155,7 @@ async def test_an_agents_own_refusal_is_no_word_of_a_replica(g: Gate) -> None:
 
 
 async def test_those_who_wait_for_agents_keep_nobody_from_being_known(g: Gate) -> None:
-    settling = g.pipeline._settling
+    settling = g.settling
     settling._awaited = 1
     first, second = g.connect(), g.connect()
     _nobody(g, 2)
@@ -173,7 +173,7 @@ async def test_whose_grant_is_taken_away_while_he_waits_is_recorded_as_refused(g
     _nobody(g)
     wire.send(get(POD))
     await settle()
-    g.pipeline._grants = Decisions(Grants([]))
+    g.access._grants = Decisions(Grants([]))
     g.arrivals.changed("a", 1)
     await settle()
     assert read(wire.received)[0].status == 403

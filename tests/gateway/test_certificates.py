@@ -72,8 +72,10 @@ def test_the_servers_own_is_renewed_at_two_thirds_of_its_life(state: State) -> N
     assert not made.poll(start + 266 * DAY)
 
 
-def test_the_servers_own_is_made_anew_when_the_clock_goes_back(state: State) -> None:
-    state.authority(NOW)
+@pytest.mark.parametrize("ahead", [0, 3600], ids=["right", "ahead"])
+def test_the_servers_own_is_made_anew_when_the_clock_goes_back(state: State, ahead: int) -> None:
+    """Whether or not the authority was made by that clock, too."""
+    state.authority(NOW + ahead)
     made = Certificates(TlsConfig(), ("gw",), state, NOW + 3600)
     trusted = state.server_ca.read_bytes()
     with pytest.raises(ssl.SSLCertVerificationError, match="not yet valid"):

@@ -163,7 +163,7 @@ async def test_a_live_stream_ends_within_thirty_seconds_of_its_authoritys_remova
     jane = shown(bed.one.issue_client("carol", ["devs"], NOW, 600))
     async with gate() as g:
         g.time[0] = NOW
-        g.pipeline._authenticator = AuthenticatorChain([trust], ttl=20.0)  # as a server has it
+        g.access._authenticator = AuthenticatorChain([trust], ttl=20.0)  # as a server has it
         wire = g.connect(ssl_object=_Tls(jane.certificate))
         wire.send(WATCH)
         exchange = g.clusters.last

@@ -10,7 +10,6 @@ from gateway.limits import DoorLimits, DoorTimeouts
 from tests.gateway.answers import read
 from tests.gateway.gate import ALICE, HEADS, Gate, gate, settle
 from tests.gateway.wire import Wire
-from tunnel.errors import Hop, Reason
 from tunnel.ports import ResponseBlock
 
 A = b"GET /clusters/a/api/v1/pods HTTP/1.1\r\n" + HEADS + b"\r\n"
@@ -91,20 +90,6 @@ async def test_many_refused_requests_in_a_pipeline_do_not_recurse() -> None:
         assert len(read(wire.take(), *["GET"] * 901)) == 901
 
 
-async def test_what_is_pipelined_is_bounded() -> None:
-    async with gate(limits=DoorLimits(held=1000)) as g:
-        wire = g.connect()
-        wire.send(A)
-        wire.send(NOBODY * 10)
-        assert wire.reading
-        wire.send(NOBODY * 20)
-        assert not wire.reading
-        g.clusters.last.respond(200, body=b"x")
-        await settle()
-        assert wire.reading
-        assert len(read(wire.take(), *["GET"] * 31)) == 31
-
-
 async def test_one_byte_at_a_time() -> None:
     async with gate() as g:
         wire = g.connect()
@@ -157,36 +142,6 @@ async def test_a_body_after_its_answer_began_still_flows() -> None:
         assert first.cancelled is None
 
 
-async def test_an_early_413_stops_the_upload_and_reaches_the_client() -> None:
-    async with gate(limits=DoorLimits(discarded=1000)) as g:
-        wire = g.connect()
-        wire.send(b"POST /clusters/a/api HTTP/1.1\r\n" + HEADS + b"Content-Length: 1000000\r\n\r\n" + b"x" * 500)
-        first = g.clusters.last
-        first.respond(413, body=b"too large")
-        await settle()
-        assert first.cancelled is not None
-        assert first.cancelled[:2] == (Hop.GATEWAY, Reason.STOPPED)
-        (got,) = read(wire.take(), "POST")
-        assert (got.status, got.body, got.headers["connection"]) == (413, b"too large", "close")
-        assert not wire.closed  # closing now could lose the answer
-        wire.send(b"x" * 1000 + A)
-        assert first.sent == b"x" * 500
-        assert len(g.clusters.opened) == 1
-        assert wire.closed
-
-
-async def test_lingering_ends_in_time() -> None:
-    async with gate() as g:
-        wire = g.connect()
-        wire.send(b"POST /clusters/a/api HTTP/1.1\r\n" + HEADS + b"Content-Length: 9\r\n\r\n")
-        g.clusters.last.respond(413)
-        await settle()
-        g.pass_time(1.0)
-        assert not wire.closed
-        g.pass_time(1.5)
-        assert wire.closed
-
-
 async def test_100_continue_is_sent_when_the_exchange_is_open() -> None:
     async with gate() as g:
         wire = g.connect()
@@ -229,21 +184,6 @@ async def test_a_refused_request_whose_body_is_here_keeps_the_connection() -> No
         assert [got.status for got in read(wire.take(), "POST", "GET")] == [401, 200]
 
 
-@pytest.mark.parametrize("request_", [A, POST[:-2], HEALTH], ids=["waiting", "in its body", "management"])
-async def test_a_client_that_goes_takes_its_exchange_with_it(request_: bytes) -> None:
-    async with gate() as g:
-        for leave in (Wire.eof, Wire.lose):
-            wire = g.connect()
-            wire.send(request_)
-            leave(wire)
-            if g.clusters.opened:
-                assert g.clusters.last.cancelled is not None
-                assert g.clusters.last.cancelled[:2] == (Hop.CLIENT, Reason.CANCELLED)
-        await settle()
-        assert not g.door.connections
-        assert g.traffic.in_flight == 0
-
-
 async def test_http_10_gets_one_answer_delimited_by_the_close() -> None:
     async with gate() as g:
         wire = g.connect()
@@ -258,16 +198,6 @@ async def test_http_10_gets_one_answer_delimited_by_the_close() -> None:
         assert got.body == b"hello"
         assert "transfer-encoding" not in got.headers
         assert got.headers["connection"] == "close"
-
-
-async def test_a_body_until_close_that_broke_off_is_no_clean_close() -> None:
-    async with gate() as g:
-        wire = g.connect()
-        wire.send(b"GET /clusters/a/api HTTP/1.0\r\n" + ALICE + b"\r\n")
-        g.clusters.last.begin(200)
-        g.clusters.last.sink.on_data(b"hel")
-        g.clusters.last.reset(Hop.STUB, Reason.LINK_LOST)
-        assert wire.aborted
 
 
 async def test_connection_close_is_honoured() -> None:
@@ -310,6 +240,25 @@ async def test_an_idle_connection_is_closed() -> None:
         assert not used.closed
         g.pass_time(60.0)
         assert used.closed
+
+
+async def test_who_was_never_authenticated_may_not_idle() -> None:
+    async with gate() as g:
+        fresh, stranger, user = g.connect(), g.connect(), g.connect()
+        stranger.send(NOBODY)
+        user.send(A)
+        g.clusters.last.respond(200, body=b"x")
+        g.pass_time(9.0)
+        assert not fresh.closed
+        assert not stranger.closed
+        g.pass_time(1.5)
+        assert fresh.closed
+        assert stranger.closed
+        assert not user.closed
+        g.pass_time(160.0)
+        assert not user.closed
+        g.pass_time(10.0)
+        assert user.closed
 
 
 async def test_waiting_for_an_answer_is_not_idle() -> None:
@@ -388,15 +337,6 @@ async def test_draining_closes_idle_connections_and_others_after_their_answer() 
         assert not streaming.closed, "nobody has told it of the end"
         g.pass_time(1)
         assert streaming.closed
-
-
-async def test_aborting_cancels_what_is_left() -> None:
-    async with gate() as g:
-        wire = g.connect()
-        wire.send(A)
-        g.door.abort()
-        assert g.clusters.last.cancelled is not None
-        assert wire.aborted
 
 
 async def test_everything_of_a_turn_leaves_in_one_write() -> None:

@@ -73,7 +73,7 @@ async def serving(
     sock = listening_socket("127.0.0.1", 0)
     if timeouts is not None:  # else the kernel would hold megabytes for who does not read
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
-    authority = CertificateAuthenticator.from_pem(pki.users.certificate_pem)
+    authority = CertificateAuthenticator((pki.users.certificate,))
     parts = GatewayParts(
         clusters=clusters,
         registry=Names(["a", "b"]),

@@ -62,45 +62,6 @@ async def test_a_header_named_in_connection_is_hop_by_hop_behind_a_proxy_too() -
         assert g.clusters.last.header(b"x-app") == [b"2"]
 
 
-@pytest.mark.parametrize("line", [PODS, PROXY, b"GET /version HTTP/1.1\r\n"], ids=["resource", "proxy", "management"])
-@pytest.mark.parametrize(
-    "header",
-    [
-        b"Impersonate-User: root", b"impersonate-group: system:masters", b"IMPERSONATE-UID: 1",
-        b"Impersonate-Extra-x: y", b"Impersonate_User: root", b"Impersonate-Whatever-Comes: 1", b"Impersonate: x",
-        b"Impersonate-User:", b"Impersonate-User: a\r\nImpersonate-User: b",
-    ],
-)  # fmt: skip
-async def test_a_clients_own_impersonation_is_refused_without_a_grant(line: bytes, header: bytes) -> None:
-    async with gate() as g:
-        wire = g.connect()
-        wire.send(line + HEADS + header + b"\r\n\r\n")
-        await settle()
-        assert read(wire.take())[0].status == 403
-        assert not g.clusters.opened
-
-
-async def test_a_granted_impersonation_replaces_the_users_own_as_a_whole() -> None:
-    who = b"Host: x\r\nAuthorization: Bearer root+admins\r\n"
-    async with gate() as g:
-        g.connect().send(PODS + who + b"Impersonate-User: bob\r\nImpersonate-Group: ops\r\n\r\n")
-        exchange = g.clusters.last
-        assert exchange.header(b"impersonate-user") == [b"bob"]
-        assert exchange.header(b"impersonate-group") == [b"ops"]
-        assert exchange.header(b"impersonate-extra-kulvert.dev%2foriginal-user") == [b"root"]
-
-
-@pytest.mark.parametrize(
-    "header", [b"Impersonate_User: bob", b"Impersonate-User: system:admin", b"Impersonate-Group: x"]
-)
-async def test_a_grant_allows_no_protected_or_malformed_impersonation(header: bytes) -> None:
-    async with gate() as g:
-        wire = g.connect()
-        wire.send(PODS + b"Host: x\r\nAuthorization: Bearer root\r\n" + header + b"\r\n\r\n")
-        assert read(wire.take())[0].status == 403
-        assert not g.clusters.opened
-
-
 DROPPED = [
     b"Authorization", b"X-Remote-User", b"X-Remote-Group", b"X_Remote_User", b"X-Forwarded-For", b"X_Forwarded_For",
     b"X-Forwarded-Host", b"Forwarded", b"X-Real-Ip", b"Audit-Id", b"Proxy-Authorization", b"Proxy-Connection", b"Te",

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from auth.grants.grants import Decisions, Grants
-from auth.impersonation import AsWhom
 from gateway.limits import DoorLimits
 from gateway.membership.registry import Cluster
-from stub.errors import Draining, NoAgent, SessionOverloaded, StubError
 from tests.gateway.answers import read
-from tests.gateway.gate import Gate, gate, grant, settle
+from tests.gateway.gate import gate, settle
 from tests.gateway.wire import FakeExchange, Wire
 from tunnel.errors import Hop, Reason
 
@@ -75,139 +71,6 @@ async def test_the_refused_learn_the_same_about_clusters_that_exist_and_that_do_
         assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize(
-    ("refusal", "status", "retry_after"),
-    [
-        (NoAgent("a", "no agent"), 503, None),
-        (SessionOverloaded("a", "full"), 429, "1"),
-        (Draining("a", "going"), 503, "1"),
-        (StubError("a", "other"), 503, "1"),
-    ],
-)
-async def test_what_the_stub_refuses_never_left_it(refusal: StubError, status: int, retry_after: str | None) -> None:
-    async with gate() as g:
-        g.clusters.refuse.append(refusal)
-        wire = g.connect()
-        wire.send(get(b"/clusters/a/api") + get(b"/clusters/a/api"))
-        g.clusters.last.respond(200, body=b"next")
-        await settle()
-        got, after = read(wire.take(), "GET", "GET")
-        assert (got.status, got.headers.get("retry-after"), after.body) == (status, retry_after, b"next")
-
-
-@pytest.mark.parametrize(
-    ("hop", "reason", "status", "words"),
-    [
-        (Hop.STUB, Reason.LINK_LOST, 502, "lost in mid-request; whether the request took effect is unknown"),
-        (Hop.STUB, Reason.UNACKNOWLEDGED, 503, "the request was not sent"),
-        (Hop.AGENT, Reason.UNACKNOWLEDGED, 504, "unknown"),
-        (Hop.AGENT, Reason.UNREACHABLE, 503, "cannot reach its API server"),
-        (Hop.AGENT, Reason.TLS, 503, "cannot reach its API server"),
-        (Hop.APISERVER, Reason.TIMEOUT, 504, "did not answer in time"),
-        (Hop.APISERVER, Reason.BAD_RESPONSE, 502, "malformed"),
-        (Hop.APISERVER, Reason.UPSTREAM_CLOSED, 502, "broke off"),
-        (Hop.AGENT, Reason.REFUSED_HEAD, 403, "its own policy"),
-        (Hop.AGENT, Reason.PROTECTED_IDENTITY, 403, "its own policy"),
-        (Hop.AGENT, Reason.OVERLOADED, 429, "at once"),
-        (Hop.AGENT, Reason.DRAINING, 503, "shutting down"),
-        (Hop.AGENT, Reason.STALE_EPOCH, 503, "try again"),
-        (Hop.AGENT, Reason.TOO_LARGE, 413, "body"),
-        (Hop.AGENT, Reason.INTERNAL, 500, "audit id"),
-    ],
-)
-async def test_each_reset_before_an_answer_is_a_status(hop: Hop, reason: Reason, status: int, words: str) -> None:
-    async with gate() as g:
-        wire = g.connect()
-        wire.send(get(b"/clusters/a/api/v1/pods", method=b"POST", more=b"Content-Length: 0\r\n"))
-        g.clusters.last.reset(hop, reason, "the detail")
-        await settle()
-        (got,) = read(wire.take(), "POST")
-        assert got.status == status
-        assert words in got.message
-        assert got.hop == hop.name.lower()
-        assert "retry-after" not in got.headers  # the head may have arrived, and client-go would repeat it
-        assert not wire.closed
-        assert g.traffic.resets == {(hop, reason): 1}
-
-
-# --- retries
-
-LOST = (Reason.LINK_LOST, Reason.UNACKNOWLEDGED, Reason.DRAINING, Reason.STALE_EPOCH)
-
-
-@pytest.mark.parametrize("reason", LOST)
-@pytest.mark.parametrize("target", [b"/api/v1/pods", b"/api/v1/namespaces/n/pods/p"])
-async def test_a_read_is_sent_once_more(target: bytes, reason: Reason) -> None:
-    async with gate() as g:
-        wire = g.connect()
-        wire.send(get(b"/clusters/a" + target))
-        first = g.clusters.last
-        first.reset(Hop.STUB, reason)
-        assert len(g.clusters.opened) == 2
-        assert g.clusters.last.head is first.head
-        g.clusters.last.respond(200, body=b"second")
-        await settle()
-        assert read(wire.take())[0].body == b"second"
-        assert g.traffic.retries == 1
-
-
-async def test_a_read_is_not_sent_a_third_time() -> None:
-    async with gate() as g:
-        wire = g.connect()
-        wire.send(get(b"/clusters/a/api/v1/pods"))
-        for _ in range(2):
-            g.clusters.last.reset(Hop.STUB, Reason.LINK_LOST)
-        await settle()
-        assert len(g.clusters.opened) == 2
-        assert read(wire.take())[0].status == 502
-
-
-async def test_without_another_agent_the_first_failure_is_told() -> None:
-    async with gate() as g:
-        wire = g.connect()
-        wire.send(get(b"/clusters/a/api/v1/pods"))
-        g.clusters.refuse.append(NoAgent("a", "none"))
-        g.clusters.last.reset(Hop.STUB, Reason.LINK_LOST)
-        await settle()
-        assert read(wire.take())[0].status == 502
-
-
-@pytest.mark.parametrize(
-    ("target", "method", "more", "reason"),
-    [
-        (b"/api/v1/pods", b"POST", b"Content-Length: 0\r\n", Reason.LINK_LOST),
-        (b"/api/v1/pods/p", b"DELETE", b"", Reason.LINK_LOST),
-        (b"/api/v1/pods?watch=1", b"GET", b"", Reason.LINK_LOST),
-        (b"/api/v1/namespaces/n/pods/p/log", b"GET", b"", Reason.LINK_LOST),
-        (b"/api/v1/namespaces/n/services/s/proxy/", b"GET", b"", Reason.LINK_LOST),
-        (
-            b"/api/v1/namespaces/n/pods/p/exec",
-            b"GET",
-            b"Connection: upgrade\r\nUpgrade: websocket\r\n",
-            Reason.LINK_LOST,
-        ),
-        (b"/api/v1/pods", b"GET", b"", Reason.UPSTREAM_CLOSED),
-    ],
-)
-async def test_nothing_else_is_sent_again(target: bytes, method: bytes, more: bytes, reason: Reason) -> None:
-    async with gate() as g:
-        g.connect().send(get(b"/clusters/a" + target, method=method, more=more))
-        g.clusters.last.reset(Hop.STUB, reason)
-        await settle()
-        assert len(g.clusters.opened) == 1
-
-
-async def test_nothing_is_sent_again_after_an_answer_has_begun() -> None:
-    async with gate() as g:
-        wire = g.connect()
-        wire.send(get(b"/clusters/a/api/v1/pods"))
-        g.clusters.last.begin(200)
-        g.clusters.last.reset(Hop.STUB, Reason.LINK_LOST)
-        await settle()
-        assert len(g.clusters.opened) == 1
-        assert wire.closed
-
-
 # --- upgrades and long requests
 
 
@@ -261,68 +124,6 @@ async def test_the_path_goes_on_byte_for_byte() -> None:
     async with gate() as g:
         g.connect().send(get(b"/clusters/a" + target))
         assert g.clusters.last.head.target == target
-
-
-# --- streams whose user may not have them any more
-
-
-def revoke(g: Gate) -> None:
-    g.tokens.revoked.add("alice")
-    g.chain.clear()
-
-
-def remove(g: Gate) -> None:
-    g.names.remove("a")
-
-
-def expire(g: Gate) -> None:
-    g.time[0] += 3600
-
-
-@pytest.mark.parametrize("change", [revoke, remove])
-async def test_a_stream_ends_soon_after_its_user_may_not_have_it(change: Callable[[Gate], None]) -> None:
-    async with gate() as g:
-        wire = g.connect()
-        wire.send(get(b"/clusters/a/api/v1/pods?watch=1"))
-        exchange = g.clusters.last
-        exchange.begin(200)
-        g.pass_time(15.0)
-        assert exchange.cancelled is None
-        change(g)
-        g.pass_time(15.0)
-        assert exchange.cancelled is not None
-        await settle()
-        assert wire.closed
-        assert not wire.received.endswith(b"\r\n0\r\n\r\n")
-
-
-def decided(grants: Grants, g: Gate) -> None:
-    g.pipeline._grants = Decisions(grants)
-
-
-@pytest.mark.parametrize(
-    ("changed", "cut"),
-    [
-        ({}, False),
-        ({"name": "another"}, False),
-        ({"clusters": ("a", "b")}, False),
-        ({"impersonate": AsWhom(groups=("viewers",))}, True),
-        ({"allow_user_impersonation": True}, True),
-        ({"allow_protected": frozenset({"system:masters"})}, True),
-        ({"clusters": ("b",)}, True),
-    ],
-)
-async def test_a_stream_ends_where_it_would_be_opened_as_somebody_else_now(changed: dict[str, Any], cut: bool) -> None:
-    before: dict[str, Any] = {"name": "devs", "groups": ["devs"], "clusters": ("a",)}
-    async with gate(grants=Grants([grant(**before)])) as g:
-        wire = g.connect()
-        wire.send(get(b"/clusters/a/api/v1/pods?watch=1"))
-        exchange = g.clusters.last
-        exchange.begin(200)
-        decided(Grants([grant(**before | changed)]), g)
-        g.chain.clear()
-        g.pass_time(15.0)
-        assert (exchange.cancelled is not None) is cut
 
 
 # --- audit, metrics, secrets

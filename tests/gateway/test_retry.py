@@ -10,19 +10,25 @@ import pytest
 from gateway.passage import Passage
 from gateway.retry import may_retry, repeatable
 from tunnel.errors import ExchangeReset, Hop, Reason
-from tunnel.headframing import CHUNKED, NONE, Framing, FramingKind
+from tunnel.ports import RequestBlock
 from tunnel.requestinfo import request_info
 
 POD = "/api/v1/namespaces/default/pods/web"
 AGAIN = {Reason.LINK_LOST, Reason.UNACKNOWLEDGED, Reason.DRAINING, Reason.STALE_EPOCH}
 
 
-def passage(line: str = f"GET {POD}", framing: Framing = NONE, upgrade: bytes | None = None, **more: Any) -> Passage:
-    """As much of one as the decision looks at."""
+def block(line: str = f"GET {POD}", ended: bool = True, upgrade: bool = False) -> RequestBlock:
+    """A head, of which it is known whether it may be asked twice."""
     method, target = line.split(" ")
-    path, _, query = target.encode().partition(b"?")
-    head = SimpleNamespace(framing=framing, upgrade=upgrade)
-    values = {"head": head, "info": request_info(method, path, query), "tries": 1, "answered": False} | more
+    made = RequestBlock(method.encode(), target.encode(), [], ended, upgrade=upgrade)
+    path, _, query = made.target.partition(b"?")
+    made.repeatable = repeatable(made, request_info(method, path, query))
+    return made
+
+
+def passage(line: str = f"GET {POD}", **more: Any) -> Passage:
+    """As much of one as the decision looks at."""
+    values = {"block": block(line), "tries": 1, "answered": False} | more
     return cast(Passage, SimpleNamespace(**values))
 
 
@@ -81,21 +87,17 @@ def test_nothing_else_is(line: str) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        passage(framing=CHUNKED),
-        passage(framing=Framing(FramingKind.LENGTH, 1)),
-        passage(upgrade=b"websocket"),
+        passage(block=block(ended=False)),
+        passage(block=block(ended=False, upgrade=True)),
+        passage(block=block(upgrade=True)),
         passage(tries=2),
         passage(answered=True),
-        passage(info=None),
+        passage(block=None),
     ],
-    ids=["chunked body", "body", "upgrade", "second time", "answer begun", "no meaning"],
+    ids=["body", "upgrade", "upgrade without more", "second time", "answer begun", "nothing decided"],
 )
 def test_nor_is_a_read_that(case: Passage) -> None:
     assert not may_retry(case, lost())
-
-
-def test_a_body_of_no_bytes_is_none() -> None:
-    assert may_retry(passage(framing=Framing(FramingKind.LENGTH, 0)), lost())
 
 
 @pytest.mark.parametrize("reason", list(Reason), ids=lambda reason: reason.name)
@@ -105,6 +107,5 @@ def test_only_the_loss_of_an_agent_is_a_reason(reason: Reason) -> None:
 
 
 def test_what_may_be_asked_twice_is_known_before_anything_is_lost() -> None:
-    read, write = passage(), passage(f"DELETE {POD}")
-    assert repeatable(read.head, request_info("GET", POD.encode()))
-    assert not repeatable(write.head, request_info("DELETE", POD.encode()))
+    assert block().repeatable
+    assert not block(f"DELETE {POD}").repeatable

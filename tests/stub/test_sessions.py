@@ -237,13 +237,6 @@ def sweep(sessions: Sessions) -> None:
         sessions._review(session, sessions._clock())
 
 
-def test_the_sessions_of_one_cluster_are_ended(sessions: Sessions) -> None:
-    a, b = make(sessions, "a"), make(sessions, "b", "beta")
-    sessions.close_of("alpha", "its holding is over")
-    sessions.close_of("nowhere", "")
-    assert [a.mux.closed_reason, b.mux.closed_reason] == ["its holding is over", None]
-
-
 def test_who_waits_for_an_agent_hears_of_it(sessions: Sessions) -> None:
     heard: list[str] = []
     end = sessions.subscribe(heard.append)

@@ -15,7 +15,6 @@ from typing import Any, Self
 from agent.address import Address, Allowed
 from agent.attach import Agent
 from agent.attach import Attaching as AgentSetting
-from agent.backoff import BackOff
 from agent.dial import Dialler, DialSettings
 from agent.enrolment import Asking, Enrolment, request
 from agent.identityfile import AgentIdentity, IdentityFile, new_key
@@ -30,6 +29,7 @@ from tests.agent.pki import Authority
 from tests.support.agentauthority import SECRET as SECRET
 from tests.support.agentauthority import Book
 from tunnel import proof
+from tunnel.backoff import BackOff
 from tunnel.batch import Batch
 from tunnel.carriage import WebSocketClient
 from tunnel.enrolment import EnrolHello

@@ -22,6 +22,9 @@ class Cuttable:
         self._flowing.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._closing: set[asyncio.StreamWriter] = set()
+        """They may have bytes left that nobody takes."""
+        self._ended = False
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 18)
@@ -31,12 +34,15 @@ class Cuttable:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server is not None
+        self._ended = True
         self._server.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.cut()
+        for writer in self._closing:
+            writer.transport.abort()
         await asyncio.sleep(0.02)
 
     @property
@@ -54,7 +60,9 @@ class Cuttable:
     def cut(self) -> None:
         """Reset every connection, at both ends."""
         for writer in self._writers:
-            sock: socket.socket = writer.get_extra_info("socket")
+            sock: socket.socket | None = writer.get_extra_info("socket")
+            if sock is None or sock.fileno() < 0:  # closed already (uvloop, asyncio)
+                continue
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             writer.transport.abort()
         self._writers.clear()
@@ -68,6 +76,10 @@ class Cuttable:
         self._flowing.set()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._ended:
+            writer.transport.abort()  # it had been accepted already
+            return
+        self._writers.add(writer)
         self._own(asyncio.ensure_future(self._join(reader, writer)))
 
     def _own(self, task: asyncio.Future[None]) -> None:
@@ -76,7 +88,6 @@ class Cuttable:
         task.add_done_callback(self._tasks.discard)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         await self._flowing.wait()
         try:
             near, far = await asyncio.open_connection("127.0.0.1", self._target, limit=1 << 18)
@@ -98,4 +109,5 @@ class Cuttable:
             pass
         await self._flowing.wait()
         self._writers.discard(writer)
+        self._closing.add(writer)
         writer.close()

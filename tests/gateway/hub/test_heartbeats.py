@@ -74,6 +74,10 @@ class World:
     def writes(self) -> int:
         return len([one for one in self.hub.asked if one.startswith("PATCH")])
 
+    def said(self, name: str) -> str:
+        """An annotation of the Lease's."""
+        return str(self.lease["metadata"]["annotations"][f"kulvert.dev/{name}"])
+
     @property
     def lease(self) -> dict[str, Any]:
         return self.hub.leases[OWN]
@@ -111,13 +115,101 @@ async def test_that_all_agents_are_gone_is_told_once_and_is_no_renewal() -> None
     assert world.lease["spec"]["renewTime"] == before
 
 
-async def test_an_agent_that_comes_and_goes_causes_no_more_writes() -> None:
+async def test_that_the_last_agent_is_gone_and_that_one_is_back_is_written_at_once() -> None:
     world = World()
-    for turn in range(300):
-        await world.pass_by(1, 1, i1=True)
-        if turn % 2:
+    await world.pass_by(60, 5, i1=True, i2=True)
+    before = world.writes
+    world.heartbeats.attached("edge", ["i2"])
+    await world.pass_by(1)
+    assert world.writes == before, "one is left"
+    world.heartbeats.attached("edge", [])
+    await world.pass_by(1)
+    assert (world.writes, world.said("agents")) == (before + 1, "0")
+    await world.pass_by(60)
+    assert world.writes == before + 1, "once"
+    await world.pass_by(1, 1, i1=True)
+    assert (world.writes, world.said("agents")) == (before + 2, "1")
+
+
+async def test_that_the_api_server_is_lost_and_found_is_written_at_once() -> None:
+    world = World()
+    await world.pass_by(120, 5, i1=True)
+    before = world.writes
+    await world.pass_by(1, 1, i1=False)
+    assert (world.writes, world.said("ready-agents")) == (before + 1, "0")
+    await world.pass_by(60, 5, i1=False)
+    before = world.writes
+    await world.pass_by(1, 1, i1=True)
+    assert (world.writes, world.said("ready-agents")) == (before + 1, "1")
+
+
+@pytest.mark.parametrize("period", [1, 2, 7, 29, 31, 45])
+async def test_an_agent_that_comes_and_goes_has_three_writes_at_once_and_one_in_30_seconds(period: int) -> None:
+    world = World()
+    await world.pass_by(3600, 5, i1=True)
+    begun: list[float] = []
+    for turn in range(600):
+        before = world.writes
+        if turn % (2 * period) < period:
+            world.heartbeats.heard(agent("i1"), beat())
+        else:
             world.heartbeats.attached("edge", [])
-    assert world.writes <= 11
+        await world.pass_by(1)
+        begun += [world.now] * (world.writes - before)
+    assert all(later - earlier >= 30 * (n - 2) for earlier, later, n in spans(begun)), begun
+    assert len(begun) >= 13
+
+
+async def test_news_go_before_what_is_merely_due() -> None:
+    world = World()
+    for turn in range(2):
+        for number in range(9):
+            world.heartbeats.heard(agent(cluster=f"edge-{number}"), beat())
+        if not turn:
+            await world.leases.paced.work_off()
+        world.now += 40
+    world.hub.asked.clear()
+    world.heartbeats.attached("edge-7", [])
+    await world.leases.paced.work_off()
+    assert world.hub.asked[0].split("?")[0].endswith("kulvert-cluster-edge-7")
+    assert len(world.hub.asked) == 9
+
+
+def spans(times: list[float]) -> list[tuple[float, float, int]]:
+    """Each first and last of some that follow each other, and how many more than the first those are."""
+    return [(times[i], times[j], j - i) for i in range(len(times)) for j in range(i + 1, len(times))]
+
+
+@pytest.mark.parametrize(("each", "longest", "often"), [(700, 3, 5), (20, 36, 1)], ids=["now and then", "all the time"])
+async def test_one_that_restarts_is_missed_for_as_long_as_it_is_away(each: int, longest: int, often: int) -> None:
+    """It is away for two seconds. One that does so all the time may be met so by a regular write."""
+    world = World()
+    missed, most, times = 0, 0, 0
+    for turn in range(3600):
+        if turn % each == each - 3:
+            world.heartbeats.attached("edge", [])
+        elif turn % each != each - 2:
+            world.heartbeats.heard(agent("i1"), beat())
+        await world.pass_by(1)
+        times += world.said("agents") == "0" and not missed
+        missed = missed + 1 if world.said("agents") == "0" else 0
+        most = max(most, missed)
+    assert 1 <= most <= longest
+    assert times >= often
+
+
+async def test_what_there_is_no_allowance_for_is_written_when_the_next_one_is_due() -> None:
+    world = World()
+    await world.pass_by(1, 1, i1=True)
+    for instances in ({}, {"i1": True}):
+        world.heartbeats.attached("edge", instances)
+        await world.pass_by(1, 1, **instances)
+    assert world.writes == 3
+    world.heartbeats.attached("edge", [])
+    await world.pass_by(28)
+    assert world.writes == 3
+    await world.pass_by(8)
+    assert (world.writes, world.said("agents")) == (4, "0")
 
 
 async def test_another_replicas_cluster_is_not_written_and_a_removed_ones_lease_goes() -> None:

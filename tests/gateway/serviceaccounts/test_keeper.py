@@ -245,6 +245,28 @@ async def test_a_cluster_is_cleaned_up_through_its_tunnel_and_what_is_left_is_to
     assert not world.store.list()
 
 
+async def test_a_cluster_that_does_not_answer_holds_up_no_others_clean_up_which_is_begun_once(world: World) -> None:
+    for cluster in ("edge", "silent"):
+        world.store.put(Wanted(cluster, "ci", "deployer", "ada", f"{cluster}.token"), "root", world.now)
+    asked: list[str] = []
+
+    async def call(cluster: str, _method: str, _params: Params) -> Params:
+        asked.append(cluster)
+        if cluster == "silent":
+            await asyncio.Event().wait()
+        await asyncio.sleep(0.01)
+        return {"deleted": True}
+
+    world.store.delete(("edge", "ci", "deployer"), "root", world.now)
+    world.keeper._call = call
+    running = asyncio.create_task(world.keeper.run())
+    cleaning = asyncio.create_task(world.keeper.clean_up("edge", "root"))
+    assert await asyncio.wait_for(cleaning, 1) == ()
+    assert sorted(asked) == ["edge", "silent"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -302,12 +324,12 @@ async def test_its_task_ends_what_is_under_way_when_it_ends(world: World) -> Non
 async def test_nothing_is_followed_out_of_a_holders_directory(world: World) -> None:
     outside = world.directory / "outside"
     outside.write_text("precious")
-    await world.files.write(WANTED, "one")
+    await world.files.write(WANTED, "one", world.now)
     path = world.files.path(WANTED)
     for name in (path.name, f".{path.name}.new"):
         (path.parent / name).unlink(missing_ok=True)
         os.symlink(outside, path.parent / name)
-    await world.files.write(WANTED, "two")
+    await world.files.write(WANTED, "two", world.now)
     assert outside.read_text() == "precious"
     assert not path.is_symlink()
     await world.files.remove(WANTED)
@@ -315,19 +337,32 @@ async def test_nothing_is_followed_out_of_a_holders_directory(world: World) -> N
     holder = path.parent
     os.symlink(world.directory, holder)
     with pytest.raises(OSError):
-        await world.files.write(WANTED, "three")
+        await world.files.write(WANTED, "three", world.now)
 
 
 async def test_what_is_to_go_into_a_secret_goes_into_no_file(world: World) -> None:
     with pytest.raises(ProjectionError):
-        await world.files.write(Wanted("edge", "ci", "x", "ada", secret="apps/x"), "token")
+        await world.files.write(Wanted("edge", "ci", "x", "ada", secret="apps/x"), "token", world.now)
     assert not [path for path in world.directory.rglob("*") if path.is_file() and path.read_bytes() == b"token"]
+
+
+async def test_where_a_files_time_is_not_kept_no_token_is_made_at_every_look(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "utime", lambda *_: None)
+    world.store.put(WANTED, "root", world.now)
+    await world.look()
+    await world.look()
+    assert len(world.calls) == 1
+    state = world.managed().state
+    assert state.reason == "ProjectionFailed"
+    assert "another serviceAccounts.directory" in state.error
 
 
 @pytest.mark.parametrize("holder", ["..", ".", "a/b", "https://login.example#ada", "Équipe", "%2e%2e", "a\\b", "-"])
 async def test_each_holder_has_one_directory_of_its_own(holder: str, world: World) -> None:
     wanted = Wanted("edge", "ci", "x", holder, "t")
-    await world.files.write(wanted, "token")
+    await world.files.write(wanted, "token", world.now)
     assert world.files.path(wanted).parent.parent == world.directory / "tokens"
     assert world.files.path(wanted).read_text() == "token"
 
@@ -413,10 +448,10 @@ def test_a_declaration_is_read_strictly(document: object) -> None:
         read(document)
 
 
-def _one_of_several(world: World, leads: list[bool]) -> ServiceAccountKeeper:
+def _one_of_several(world: World, leads: list[bool], files: FileProjection | None = None) -> ServiceAccountKeeper:
     return ServiceAccountKeeper(
         world.store,
-        world.files,
+        files or world.files,
         world._call,
         world,
         lambda: "audit-id",
@@ -436,6 +471,21 @@ async def test_of_several_replicas_the_one_that_leads_makes_tokens(world: World)
     leads[0] = True
     await world.look()
     assert world.token == f"{SECRET}-1"
+
+
+async def test_one_that_leads_again_has_a_token_made_where_another_has_led_meanwhile(world: World) -> None:
+    other = FileProjection(world.directory / "other's")
+    first, second = _one_of_several(world, [True]), _one_of_several(world, [True], other)
+    world.registry.add(Cluster("edge", "u1", 1.0))
+    world.store.put(WANTED, "root", world.now)
+    made = []
+    for keeper in (first, second, first, first):
+        world.keeper = keeper
+        world.now += 1000.5
+        await world.look()
+        made.append(world.token)
+    assert made == [f"{SECRET}-1", f"{SECRET}-1", f"{SECRET}-3", f"{SECRET}-3"]
+    assert other.path(WANTED).read_text() == f"{SECRET}-2"
 
 
 async def test_an_account_of_a_cluster_that_came_again_is_not_dropped_by_a_later_leader(world: World) -> None:

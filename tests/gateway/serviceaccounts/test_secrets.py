@@ -16,6 +16,7 @@ from gateway.serviceaccounts.store import Wanted
 
 WANTED = Wanted("edge", "ci", "argo", "argocd/server", secret="argocd/edge-token")
 SECRET = "planted-token"
+NOW = 1_000_000.0
 
 
 class Hub(HubObjects):
@@ -81,12 +82,12 @@ def token(hub: Hub) -> str:
 
 
 async def test_a_token_is_made_replaced_and_removed(hub: Hub, secrets: SecretProjection) -> None:
-    await secrets.write(WANTED, "one")
+    await secrets.write(WANTED, "one", NOW)
     assert token(hub) == "one"
     made = hub.objects[PATH]
     assert made["type"] == "Opaque"
     assert made["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "kulvert", "kulvert.dev/cluster": "edge"}
-    await secrets.write(WANTED, "two")
+    await secrets.write(WANTED, "two", NOW)
     assert token(hub) == "two"
     await secrets.remove(WANTED)
     assert not hub.objects
@@ -115,7 +116,7 @@ async def test_a_secret_that_is_not_ours_for_this_account_is_left_alone(
     theirs = {"metadata": {"labels": labels, "annotations": annotations}, "data": {"token": "precious"}}
     hub.put(PATH, theirs)
     with pytest.raises(ProjectionError, match="not Kulvert's"):
-        await secrets.write(WANTED, SECRET)
+        await secrets.write(WANTED, SECRET, NOW)
     await secrets.remove(WANTED)
     assert hub.objects[PATH]["data"] == {"token": "precious"}
 
@@ -127,12 +128,12 @@ async def test_one_that_somebody_makes_meanwhile_is_not_overwritten(hub: Hub, se
 
     hub.before_write = meanwhile
     with pytest.raises(ProjectionError, match="not Kulvert's"):
-        await secrets.write(WANTED, SECRET)
+        await secrets.write(WANTED, SECRET, NOW)
     assert hub.objects[PATH]["data"] == {"token": "precious"}
 
 
 async def test_one_that_somebody_takes_over_meanwhile_is_not_deleted(hub: Hub, secrets: SecretProjection) -> None:
-    await secrets.write(WANTED, SECRET)
+    await secrets.write(WANTED, SECRET, NOW)
 
     def meanwhile() -> None:
         hub.before_write = lambda: None
@@ -150,19 +151,19 @@ async def test_a_hub_that_does_not_is_an_error_that_says_so_without_a_secret(
 ) -> None:
     hub.answers = [*[404] * after, answer]
     with pytest.raises(ProjectionError) as error:
-        await secrets.write(WANTED, SECRET)
+        await secrets.write(WANTED, SECRET, NOW)
     assert SECRET not in str(error.value)
     assert ("server-hub-secrets-rbac" in str(error.value)) == (answer == 403)
 
 
 async def test_only_the_namespaces_of_the_setting_are_written_to(hub: Hub) -> None:
     with pytest.raises(ProjectionError, match="secretNamespaces"):
-        await SecretProjection(hub, ("apps",)).write(WANTED, SECRET)
+        await SecretProjection(hub, ("apps",)).write(WANTED, SECRET, NOW)
     assert not hub.asked
 
 
 async def test_one_that_was_taken_out_of_the_setting_can_still_be_removed(hub: Hub, secrets: SecretProjection) -> None:
-    await secrets.write(WANTED, SECRET)
+    await secrets.write(WANTED, SECRET, NOW)
     await SecretProjection(hub, ()).remove(WANTED)
     assert not hub.objects
 
@@ -178,21 +179,21 @@ async def test_one_that_could_never_be_written_can_be_taken_back(hub: Hub, secre
 async def test_one_that_others_delete_or_empty_is_missing_as_soon_as_it_was_looked_at(
     hub: Hub, secrets: SecretProjection
 ) -> None:
-    await secrets.write(WANTED, SECRET)
-    assert secrets.present(WANTED)
+    await secrets.write(WANTED, SECRET, NOW)
+    assert secrets.present(WANTED, NOW)
     await secrets.look()
-    assert secrets.present(WANTED)
+    assert secrets.present(WANTED, NOW)
     hub.answers = [500]
     await secrets.look()
-    assert secrets.present(WANTED), "what the hub does not tell stays as it was"
+    assert secrets.present(WANTED, NOW), "what the hub does not tell stays as it was"
     hub.objects[PATH]["data"] = None
     await secrets.look()
-    assert not secrets.present(WANTED)
-    await secrets.write(WANTED, SECRET)
-    assert secrets.present(WANTED)
+    assert not secrets.present(WANTED, NOW)
+    await secrets.write(WANTED, SECRET, NOW)
+    assert secrets.present(WANTED, NOW)
     hub.objects.clear()
     await secrets.look()
-    assert not secrets.present(WANTED)
+    assert not secrets.present(WANTED, NOW)
     await secrets.remove(WANTED)
     hub.asked.clear()
     await secrets.look()
@@ -201,4 +202,4 @@ async def test_one_that_others_delete_or_empty_is_missing_as_soon_as_it_was_look
 
 async def test_without_a_hub_a_secret_is_a_failure_that_says_what_is_missing(secrets: SecretProjection) -> None:
     with pytest.raises(ProjectionError, match=r"hub\.kubeconfig"):
-        await Projections(secrets, None).write(WANTED, SECRET)
+        await Projections(secrets, None).write(WANTED, SECRET, NOW)

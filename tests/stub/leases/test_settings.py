@@ -45,12 +45,6 @@ def test_two_calls_that_hang_leave_a_holder_in_time(times: Timing) -> None:
     assert times.retry + 2 * times.patience <= times.deadline
 
 
-def test_the_drift_that_is_borne_is_that_at_which_they_would_meet() -> None:
-    times = Timing(4, 3, 1)
-    assert times.drift == pytest.approx(1 / 7)
-    assert times.duration / (1 + times.drift) == pytest.approx(times.deadline / (1 - times.drift))
-
-
 @pytest.mark.parametrize("identity", ["kulvert-0", "kulvert-6d5f8b9c4-x2k9p", "a", "a.b"])
 def test_a_pods_name_is_an_identity(identity: str) -> None:
     assert identity_problem(identity) is None

@@ -14,7 +14,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from auth.pki import CertificateAuthority
 from stub.peers import identity as identities
-from stub.peers.identity import LIFETIME, PeerIdentity, PeerIdentityError, authority_of, named_by, replica_uri
+from stub.peers.identity import (
+    AUTHORITY,
+    LIFETIME,
+    PeerIdentity,
+    PeerIdentityError,
+    authority_of,
+    named_by,
+    replica_uri,
+)
 from tests.stub.peers.replicas import authority
 
 
@@ -104,6 +112,12 @@ async def test_certificates_of_a_clock_that_was_wrong_are_made_anew(
 
 def _serial(der: bytes) -> int:
     return x509.load_der_x509_certificate(der).serial_number
+
+
+def test_an_authority_that_a_clock_ahead_has_made_is_everybodys() -> None:
+    ca = CertificateAuthority.create(AUTHORITY, time.time() + 3600).to_pem()
+    a, b = PeerIdentity(ca, "a", time.time), PeerIdentity(ca, "b", time.time)
+    assert named_by(handshake(a.server, b.client)[0]) == "a"
 
 
 @pytest.mark.parametrize("identity", ["", "a b", "a/b", "-a", "a\n", "x" * 254, "é"], ids=range(7))

@@ -1,4 +1,4 @@
-"""How long what reads the hub waits: for answers, and before it asks again."""
+"""How long what reads the hub waits: for answers, and before it asks again (`tunnel.backoff`)."""
 
 from __future__ import annotations
 
@@ -29,28 +29,6 @@ class InformerTiming:
     """The longest pause that the hub may ask for (Retry-After)."""
     check: float = 600.0
     """Between two comparisons with the hub, more or less a quarter."""
-
-
-class Backoff:
-    """Pauses that double from `least` to `most`, spread over their second half."""
-
-    def __init__(self, least: float, most: float, randomness: Callable[[], float]) -> None:
-        self._least = least
-        self._most = most
-        self._randomness = randomness
-        self._delay = 0.0
-        self.failures = 0
-        """In a row."""
-
-    def next(self) -> float:
-        """Seconds to wait after one more failure."""
-        self.failures += 1
-        self._delay = min(max(2 * self._delay, self._least), self._most)
-        return self._delay * (0.5 + self._randomness() / 2)
-
-    def reset(self) -> None:
-        """It went well."""
-        self._delay, self.failures = 0.0, 0
 
 
 def jitter() -> Callable[[], float]:
