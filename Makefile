@@ -6,13 +6,15 @@ STAMP := $(VENV)/.made
 PACKAGES := gateway agent stub auth tunnel cli
 KUBECONFIG :=
 UNIT := tests --ignore=tests/e2e
+# Most of it is waiting: two at a time, each with clusters of its own. A file's tests stay together, and in their order.
+E2E := tests/e2e -q -n 2 --dist loadfile --no-loadscope-reorder
 # In CI what failed is run once more, alone: timing tests share two cores there with everything else. It is said so, and a
 # test that needs it is a defect.
 again = || { test -n "$$CI" && echo "again, alone, what failed:" && \
 	$(BIN)/python -m pytest $(1) -q --last-failed --last-failed-no-failures none; }
 
 .DEFAULT_GOAL := help
-.PHONY: help env up test check lint unit e2e testbed skew bench lock clean
+.PHONY: help env up test check lint unit e2e soak testbed skew bench lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +33,7 @@ up: $(STAMP) ## server, agent and a cluster for a first look; KUBECONFIG=FILE us
 	@$(BIN)/python -m tests.testbed.up -- $(if $(KUBECONFIG),--kubeconfig $(KUBECONFIG),)
 
 test: check testbed ## everything, the real kube-apiserver included (builds the test bed once)
-	$(BIN)/python -m pytest tests/e2e -q $(call again,tests/e2e)
+	$(BIN)/python -m pytest $(E2E) $(call again,tests/e2e)
 
 check: lint unit ## everything but the test bed
 
@@ -48,7 +50,10 @@ testbed: $(STAMP) ## build the real test bed once (about 10 minutes cold), print
 	@$(BIN)/python -m tests.testbed
 
 e2e: $(STAMP) ## the tests against the test bed, which must have been built
-	$(BIN)/python -m pytest tests/e2e -q
+	$(BIN)/python -m pytest $(E2E)
+
+soak: testbed ## what takes minutes and is not part of `make test`: many more stories, the other modes, an hour of kubectl
+	$(BIN)/python -m pytest tests -q -m soak --durations=20
 
 skew: $(STAMP) ## this one's agents and server with another release's: PREVIOUS=CHECKOUT (with an environment of its own)
 	KULVERT_PREVIOUS=$(PREVIOUS) $(BIN)/python -m pytest tests/e2e/test_skew.py -q

@@ -20,6 +20,7 @@ from tests.testbed.build import ensure
 from tests.testbed.place import locate
 
 HERE = Path(__file__).parent
+NO_BED = "no test bed"
 REASON = pytest.StashKey[str]()
 BINARIES = pytest.StashKey[Path]()
 
@@ -43,9 +44,10 @@ def _find_programs(config: pytest.Config) -> None:
         config.stash[REASON] = str(error)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """A skip must not look like a success."""
-    if reason := config.stash.get(REASON, None):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A skip must not look like a success. What workers of xdist know, their reports alone tell."""
+    skipped = (report.longrepr[-1] for report in terminalreporter.stats.get("skipped", ()))
+    if reason := next((told for told in skipped if NO_BED in told), None):
         terminalreporter.section("END-TO-END TESTS DID NOT RUN", sep="!", red=True, bold=True)
         terminalreporter.line(reason)
 
@@ -54,7 +56,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def testbed(request: pytest.FixtureRequest) -> Path:
     """The directory of the test bed's programs."""
     if reason := request.config.stash.get(REASON, None):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no test bed: {reason}")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{NO_BED}: {reason}")
     return request.config.stash[BINARIES]
 
 

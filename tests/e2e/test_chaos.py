@@ -40,7 +40,7 @@ def plain(pytestconfig: pytest.Config) -> bool:
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("mode", ["standby", "sharded"])
+@pytest.mark.parametrize("mode", [pytest.param("standby", marks=pytest.mark.soak), "sharded"])
 async def test_whatever_happens_what_must_hold_holds(
     mode: str, plain: bool, clusters: tuple[Cluster, Cluster], tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ async def natted(own_platform: Platform, cluster_a: Cluster) -> AsyncIterator[Pl
     await own_platform.start_agent(cluster_a, maxLinks=MAX_LINKS)
     await create_pod(cluster_a, "limits")
     await create_namespace(cluster_a, NAMESPACE)
+    await cluster_a.wait_for(lambda: cluster_a.api.get(f"{OBJECTS}/kube-root-ca.crt"), "what every namespace has")
     yield own_platform
     await delete_pod(cluster_a, "limits")
     with contextlib.suppress(ApiError):

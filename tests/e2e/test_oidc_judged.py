@@ -30,7 +30,6 @@ from tests.support.cluster import Cluster
 from tests.support.oidc_issuer import rsa_key
 from tests.support.oidc_site import Site, serving
 
-NOW = int(time.time())
 Who = tuple[str, str, frozenset[str], dict[str, list[str]]]
 """User, uid, groups and extra; None instead is nobody."""
 
@@ -47,56 +46,58 @@ class Case:
     mail: bool = False
 
 
-CASES = {
-    "good": Case({}),
-    "one group as text": Case({"groups": "dev"}),
-    "no groups": Case({"groups": None}),
-    "an empty list of groups": Case({"groups": []}),
-    "groups that are numbers": Case({"groups": [1]}),
-    "groups in an object": Case({"groups": {"a": "b"}}),
-    "no jti": Case({"jti": None}),
-    "a jti that is a number": Case({"jti": 7}),
-    "no user": Case({"sub": None}),
-    "a user that is a number": Case({"sub": 7}),
-    "an empty user": Case({"sub": ""}, stricter=True),
-    "a user beyond ASCII": Case({"sub": "Zoë"}),
-    "no uid": Case({"oid": None}),
-    "a uid that is a number": Case({"oid": 7}),
-    "an extra of several values": Case({"team": ["a", "b"]}),
-    "an extra with an empty value": Case({"team": ["", "b"]}),
-    "an empty extra": Case({"team": ""}),
-    "no extra": Case({"team": None}),
-    "an extra that is a number": Case({"team": 7}),
-    "a required claim of another value": Case({"hd": "example.org"}),
-    "a required claim in a list": Case({"hd": ["example.com"]}),
-    "a required claim that lacks": Case({"hd": None}),
-    "the second audience": Case({"aud": "second"}),
-    "several audiences": Case({"aud": ["x", "second"]}),
-    "another audience": Case({"aud": "x"}),
-    "no audience": Case({"aud": None}),
-    "expired": Case({"exp": NOW - 60}),
-    "no end": Case({"exp": None}),
-    "an end that is text": Case({"exp": str(NOW + 600)}, stricter=True),
-    "not valid for an hour yet": Case({"nbf": NOW + 3600}),
-    "made in an hour": Case({"iat": NOW + 3600}, stricter=True),
-    "an unknown kid": Case({}, {"kid": "k9"}),
-    "a token to log out with": Case({}, {"typ": "logout+jwt"}, stricter=True),
-    "an access token": Case({}, {"typ": "at+jwt"}),
-    "a critical extension": Case({}, {"crit": ["x"], "x": 1}),
-    "groups that are elsewhere": Case(
-        {
-            "groups": None,
-            "_claim_names": {"groups": "s"},
-            "_claim_sources": {"s": {"endpoint": "https://127.0.0.1:1/", "access_token": "t"}},
-        }
-    ),
-    "an email": Case({}, mail=True),
-    "an email, verified": Case({"email_verified": True}, mail=True),
-    "an email, not verified": Case({"email_verified": False}, mail=True),
-    "an email, verified in text": Case({"email_verified": "true"}, mail=True),
-    "an email, verified by a number": Case({"email_verified": 1}, mail=True),
-    "no email": Case({"email": None}, mail=True),
-}
+def cases(now: int) -> dict[str, Case]:
+    """By name, made when they are shown: some end soon after `now`."""
+    return {
+        "good": Case({}),
+        "one group as text": Case({"groups": "dev"}),
+        "no groups": Case({"groups": None}),
+        "an empty list of groups": Case({"groups": []}),
+        "groups that are numbers": Case({"groups": [1]}),
+        "groups in an object": Case({"groups": {"a": "b"}}),
+        "no jti": Case({"jti": None}),
+        "a jti that is a number": Case({"jti": 7}),
+        "no user": Case({"sub": None}),
+        "a user that is a number": Case({"sub": 7}),
+        "an empty user": Case({"sub": ""}, stricter=True),
+        "a user beyond ASCII": Case({"sub": "Zoë"}),
+        "no uid": Case({"oid": None}),
+        "a uid that is a number": Case({"oid": 7}),
+        "an extra of several values": Case({"team": ["a", "b"]}),
+        "an extra with an empty value": Case({"team": ["", "b"]}),
+        "an empty extra": Case({"team": ""}),
+        "no extra": Case({"team": None}),
+        "an extra that is a number": Case({"team": 7}),
+        "a required claim of another value": Case({"hd": "example.org"}),
+        "a required claim in a list": Case({"hd": ["example.com"]}),
+        "a required claim that lacks": Case({"hd": None}),
+        "the second audience": Case({"aud": "second"}),
+        "several audiences": Case({"aud": ["x", "second"]}),
+        "another audience": Case({"aud": "x"}),
+        "no audience": Case({"aud": None}),
+        "expired": Case({"exp": now - 60}),
+        "no end": Case({"exp": None}),
+        "an end that is text": Case({"exp": str(now + 600)}, stricter=True),
+        "not valid for an hour yet": Case({"nbf": now + 3600}),
+        "made in an hour": Case({"iat": now + 3600}, stricter=True),
+        "an unknown kid": Case({}, {"kid": "k9"}),
+        "a token to log out with": Case({}, {"typ": "logout+jwt"}, stricter=True),
+        "an access token": Case({}, {"typ": "at+jwt"}),
+        "a critical extension": Case({}, {"crit": ["x"], "x": 1}),
+        "groups that are elsewhere": Case(
+            {
+                "groups": None,
+                "_claim_names": {"groups": "s"},
+                "_claim_sources": {"s": {"endpoint": "https://127.0.0.1:1/", "access_token": "t"}},
+            }
+        ),
+        "an email": Case({}, mail=True),
+        "an email, verified": Case({"email_verified": True}, mail=True),
+        "an email, not verified": Case({"email_verified": False}, mail=True),
+        "an email, verified in text": Case({"email_verified": "true"}, mail=True),
+        "an email, verified by a number": Case({"email_verified": 1}, mail=True),
+        "no email": Case({"email": None}, mail=True),
+    }
 
 
 def written(path: Path, site: Site, mail: Site) -> Path:
@@ -125,12 +126,12 @@ def issuer(site: Site) -> dict[str, Any]:
     }
 
 
-def token(url: str, case: Case) -> str:
+def token(url: str, case: Case, now: int) -> str:
     claims = {
         "iss": url,
         "aud": "kulvert",
-        "exp": NOW + 3600,
-        "iat": NOW,
+        "exp": now + 3600,
+        "iat": now,
         "sub": "jane",
         "groups": ["dev", "ops"],
         "oid": "u-1",
@@ -205,9 +206,11 @@ async def kulvert(file: Path) -> AsyncIterator[OidcAuthenticator]:
 async def test_a_real_apiserver_reads_the_same_file_and_tokens_alike(
     testbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = int(time.time())
+    shown = cases(now)
     async with two_sites(tmp_path) as sites:
         file = written(tmp_path / "authentication.yaml", *sites)
-        tokens = {name: token(sites[case.mail].url, case) for name, case in CASES.items()}
+        tokens = {name: token(sites[case.mail].url, case, now) for name, case in shown.items()}
         async with kulvert(file) as authenticator, judging(testbed, file, tmp_path, monkeypatch) as cluster:
             context = ssl.create_default_context(cafile=cluster.ca_file)
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
@@ -215,8 +218,8 @@ async def test_a_real_apiserver_reads_the_same_file_and_tokens_alike(
                     await cluster.wait_for(partial(apiserver_says, session, cluster, tokens[first]), first)
                 theirs = {name: await apiserver_says(session, cluster, text) for name, text in tokens.items()}
             ours = {name: kulvert_says(authenticator, text) for name, text in tokens.items()}
-    stricter = {name for name in CASES if theirs[name] and not ours[name]}
-    assert stricter == {name for name, case in CASES.items() if case.stricter}
+    stricter = {name for name in shown if theirs[name] and not ours[name]}
+    assert stricter == {name for name, case in shown.items() if case.stricter}
     assert {name: who for name, who in ours.items() if who} == {
         name: who for name, who in theirs.items() if name not in stricter and who
     }

@@ -78,7 +78,8 @@ def shown(lines: list[Any]) -> str:
 
 
 async def test_a_terminal_is_recorded_with_its_sizes(kubectl: Through, recording: Recorded) -> None:
-    script = "echo hello; read word; until [ \"$(stty size)\" = '40 100' ]; do sleep 0.05; done; echo got $word; exit 3"
+    wait = "until [ \"$(stty size)\" = '%s' ]; do sleep 0.05; done;"
+    script = f"{wait % '30 90'} echo hello; read word; {wait % '40 100'} echo got $word; exit 3"
     with terminal(kubectl, "exec", "-it", "recorded", "--", "sh", "-c", script, rows=30, columns=90) as it:
         await it.expect("hello")
         assert "hello" in shown(*recording.recorded().values())  # while it runs

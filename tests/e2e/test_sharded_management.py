@@ -161,7 +161,12 @@ async def test_every_replica_tells_the_same_of_clusters_that_any_has(scene: Scen
     async def available() -> bool:
         return [await scene.condition(holder, one) for one in (name, own)] == ["True", "True"]
 
+    async def told() -> bool:
+        lists = [(await scene.api(one).get("/clusters"))["items"] for one in scene.made.replicas]
+        return all(len(one["status"]["agentReports"]) == 1 for items in lists for one in items)
+
     await until(available, "the clusters to be available", 10.0)
+    await until(told, "the agents' first reports, which come after they have attached", 10.0)
     listed = []
     for replica in scene.made.replicas:
         found = (await scene.api(replica).get("/clusters"))["items"]

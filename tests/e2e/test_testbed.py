@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import cluster_objects as objects
 from tests.support.cluster import Cluster
 from tests.support.cluster_helpers import (
     agent_identity,
@@ -26,6 +27,7 @@ from tests.support.kubectl import SPDY
 from tests.support.kubectl_terminal import terminal
 
 MIB = 1 << 20
+PODS = "/api/v1/namespaces/default/pods"
 Mode = dict[str, str]
 
 
@@ -49,9 +51,21 @@ async def test_two_clusters_are_two(clusters: tuple[Cluster, Cluster]) -> None:
 
 
 async def test_pods_run_where_they_were_made(clusters: tuple[Cluster, Cluster], web: str) -> None:
-    pods = [(await c.kubectl("get", "pods", "--no-headers")).check().out for c in clusters]
-    assert pods[0].split()[:3] == [web, "1/1", "Running"]
-    assert pods[1] == ""
+    here, there = [await c.kubectl("get", "pod", web, "--no-headers") for c in clusters]
+    assert here.check().out.split()[:3] == [web, "1/1", "Running"]
+    assert "NotFound" in there.err
+
+
+async def test_a_pod_that_is_made_again_lives_however_late_its_predecessors_end_is_seen(cluster_a: Cluster) -> None:
+    names = [f"again-{number}" for number in range(10)]
+    await asyncio.gather(*(create_pod(cluster_a, name) for name in names))
+    with cluster_a.slow("kwok"):
+        await asyncio.gather(*(delete_pod(cluster_a, name) for name in names))
+        made = await asyncio.gather(*(cluster_a.api.create(PODS, objects.pod(name)) for name in names))
+    await asyncio.gather(*(create_pod(cluster_a, name) for name in names))
+    kept = [await cluster_a.api.get(f"{PODS}/{name}") for name in names]
+    assert [pod["metadata"]["uid"] for pod in kept] == [pod["metadata"]["uid"] for pod in made]
+    await asyncio.gather(*(delete_pod(cluster_a, name) for name in names))
 
 
 async def test_exec_says_where_it_ran_and_how_it_ended(cluster_a: Cluster, web: str, mode: Mode) -> None:

@@ -274,28 +274,32 @@ async def test_nothing_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
 async def test_what_is_changed_at_one_place_is_known_to_all_workers(
     clusters: tuple[Cluster, Cluster], tmp_path: Path
 ) -> None:
-    allowed, refused = 'pods is forbidden: User "ada"', "no grant lets 'ada'"
     async with working(clusters, tmp_path, 2) as (served, names):
-        for cluster, name in names:
-            ada = served.kubeconfig(name, "ada", ["dev"])
-            await _all_say(cluster, ada, refused)
-            make = ("grant", "create", f"for-{name}", "--user", "ada", "--cluster", name)
-            remove = ("grant", "delete", f"for-{name}")
-            for where in (("--state-dir", served.state), ("--kubeconfig", served.kubeconfig(name))):
-                await kulvert(*make, *where)
-                await asyncio.sleep(2.0)
-                await _all_say(cluster, ada, allowed)
-                await kulvert(*remove, *where)
-                await asyncio.sleep(2.0)
-                await _all_say(cluster, ada, refused)
-            await _agents_are_known(served, name)
+        await asyncio.gather(*(_grants_come_and_go(served, *one) for one in names))
         await kulvert("certificate", "revoke", "--user", "ada", "--state-dir", served.state)
         await asyncio.sleep(3.0)
         cluster, name = names[0]
         await _all_say(cluster, served.directory / f"{name}.ada.kubeconfig", "does not know you")
-        uri = f"/apis/kulvert.dev/v1alpha1/grants/for-{name}"
-        logged = [one["verb"] for one in served.audit() if one["requestURI"] == uri]
-        assert logged == ["create", "delete"], "what the command did is in the log once"
+        for _, name in names:
+            uri = f"/apis/kulvert.dev/v1alpha1/grants/for-{name}"
+            logged = [one["verb"] for one in served.audit() if one["requestURI"] == uri]
+            assert logged == ["create", "delete"], "what the command did is in the log once"
+
+
+async def _grants_come_and_go(served: Working, cluster: Cluster, name: str) -> None:
+    allowed, refused = 'pods is forbidden: User "ada"', "no grant lets 'ada'"
+    ada = served.kubeconfig(name, "ada", ["dev"])
+    await _all_say(cluster, ada, refused)
+    make = ("grant", "create", f"for-{name}", "--user", "ada", "--cluster", name)
+    remove = ("grant", "delete", f"for-{name}")
+    for where in (("--state-dir", served.state), ("--kubeconfig", served.kubeconfig(name))):
+        await kulvert(*make, *where)
+        await asyncio.sleep(2.0)
+        await _all_say(cluster, ada, allowed)
+        await kulvert(*remove, *where)
+        await asyncio.sleep(2.0)
+        await _all_say(cluster, ada, refused)
+    await _agents_are_known(served, name)
 
 
 async def _agents_are_known(served: Working, name: str) -> None:

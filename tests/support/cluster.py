@@ -9,7 +9,8 @@ import shutil
 import signal
 import ssl
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -105,6 +106,15 @@ class Cluster:
     def resume_apiserver(self) -> None:
         """Ends a pause."""
         self._processes[APISERVER].send(signal.SIGCONT)
+
+    @contextmanager
+    def slow(self, name: str) -> Iterator[None]:
+        """One of its processes does nothing in the block, and learns afterwards of all that has happened."""
+        self._processes[name].send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._processes[name].send(signal.SIGCONT)
 
     @property
     def running(self) -> list[str]:

@@ -266,6 +266,23 @@ def test_the_last_one_that_resigns_leaves_all_free() -> None:
         assert within.processes["b"].owner.leading
 
 
+def test_resigning_again_asks_the_hub_nothing() -> None:
+    with world(Sharded, SHARDED) as within:
+        one = within.start("a")
+        within.run(3)
+        one.resign()
+        within.run(2)
+        assert one.life is not None
+        one.life.cancel()
+        within.run(1)
+        before = dict(within.records.calls)
+        one.resign()
+        within.run(2)
+        assert one.other is not None
+        assert one.other.done()
+        assert dict(within.records.calls) == before
+
+
 def test_some_can_be_given_away_by_one_that_leaves(three: Many) -> None:
     some = three.processes["c"]
     one, *rest = sorted(some.owner.mine())

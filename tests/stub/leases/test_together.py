@@ -148,7 +148,8 @@ def test_two_never_lead_at_once_and_one_does_afterwards(events: Any, seed: int) 
     play(Elected, STANDBY, events, seed, one_leads)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 @settings(FAST, max_examples=400, derandomize=False, print_blob=True)
 @given(EVENTS, st.integers(0, 1000))
 def test_a_cluster_never_has_two_owners_in_many_more_stories(events: Any, seed: int) -> None:
