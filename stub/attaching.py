@@ -112,6 +112,13 @@ class Attaching:
         else:
             self._accept_shared(connection, hello, message)
 
+    def _check_way(self) -> None:
+        """What is passed on ends with the replica that does it. One that leaves has its agents sent elsewhere by the
+        holder, once: who comes after that would be cut off in the middle.
+        """
+        if self._via and self._via not in {one.identity for one in self._setting.owners.replicas()}:
+            raise Refused("draining", f"replica {self._via!r}, which passes this on, is leaving")
+
     def _become_link(self, connection: LinkConnection) -> None:
         self._finish()
         self._setting.links.add(connection)
@@ -243,6 +250,7 @@ class Attaching:
         why = session.refuses(hello.link_id)
         if why:
             raise Refused("link", why)
+        self._check_way()
         self._check_links()
         self._become_link(connection)
         self._setting.placements.count(message, Placed.HERE)
@@ -268,6 +276,7 @@ class Attaching:
         refused = standing.refuses()  # it may have waited
         if refused is not None:
             raise refused
+        self._check_way()
         old = self._superseded(hello)
         self._check_links(1 + len(old.mux.own_links) if old else 0)
         self._check_sessions(hello.cluster, 1 if old else 0)

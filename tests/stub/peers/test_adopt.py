@@ -59,6 +59,8 @@ class Pair:
     server_b: Server
     adopting: Adopting
     held_a: Held
+    records: list[Replica]
+    """Who is alive, as both know it."""
 
     @property
     def session(self) -> Session:
@@ -102,12 +104,12 @@ async def pair(authority: Authority, directory: Path, ca: bytes, **limits: Any) 
         await stack.enter_async_context(a)
         await stack.enter_async_context(await server_a.listen())
         await stack.enter_async_context(server_b)
-        records.append(server_a.record)
+        records += [server_a.record, Replica("b", "")]
         running = asyncio.create_task(adopting.run())
         await asyncio.sleep(0)
         await stack.enter_async_context(b)
         try:
-            yield Pair(a, b, server_a, server_b, adopting, held_a)
+            yield Pair(a, b, server_a, server_b, adopting, held_a, records)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -243,6 +245,24 @@ async def test_a_session_knows_by_way_of_which_replicas_its_links_come(two: Pair
             await own.welcome(own=True)
             assert two.session.ways == {"b"}
         await until(lambda: not two.session.ways)
+
+
+async def test_nobody_comes_by_a_replica_that_leaves_since_nobody_would_send_him_on(two: Pair) -> None:
+    async with await two.b.dial() as link:
+        link.tell(shared_hello(link, await link.challenge()))
+        welcome = await link.welcome()
+        del two.records[1]
+        async with await two.b.dial() as own:
+            secret = proof.decode(welcome.secret)
+            own.tell(own_hello(await own.challenge(), own.name, welcome.session, secret, link_id=5))
+            with pytest.raises(Refused, match="'b', which passes this on, is leaving"):
+                await own.welcome(own=True)
+        async with await two.b.dial() as another:
+            another.tell(shared_hello(another, await another.challenge()))
+            with pytest.raises(Refused, match="'b', which passes this on, is leaving") as caught:
+                await another.welcome()
+            assert caught.value.reason == "draining"
+        assert two.session.ways == {"b"}
 
 
 async def test_what_is_said_before_the_welcome_ends_it(two: Pair) -> None:
