@@ -81,6 +81,6 @@ class Opening:
         refused = self._arrivals.refusal(unsent, passage.started)
         if not isinstance(refused, Arriving):
             refuse(passage, refused)
-        elif not passage.returnable or not self._settling.wait(refused, decide):
+        elif not passage.returnable or not self.wait(refused, decide):
             refused.otherwise.retry_after = refused.otherwise.retry_after or AGAIN
             refuse(passage, refused.otherwise)

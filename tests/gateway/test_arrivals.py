@@ -17,6 +17,7 @@ from tests.gateway.test_pipeline import get
 from tunnel.errors import Hop, Reason
 
 POD = b"/clusters/a/api/v1/namespaces/x/pods/p"
+PODS = b"/clusters/a/api/v1/pods"
 
 
 @pytest.fixture
@@ -118,14 +119,19 @@ async def test_who_leaves_while_he_waits_opens_nothing(g: Gate) -> None:
     assert not g.clusters.opened
 
 
+@pytest.mark.parametrize(("target", "long"), [(POD, 0), (PODS + b"?watch=1", 1)], ids=["short", "long"])
 @pytest.mark.parametrize("reason", [Reason.UNREACHABLE, Reason.DRAINING])
-async def test_what_another_replica_did_not_send_is_decided_again(g: Gate, reason: Reason) -> None:
+async def test_what_another_replica_did_not_send_is_decided_again(
+    g: Gate, reason: Reason, target: bytes, long: int
+) -> None:
     g.arrivals.changed("a", 0)
     wire = g.connect()
-    wire.send(get(POD, method=b"DELETE"))
+    wire.send(get(target, method=b"GET" if long else b"DELETE"))
+    assert g.traffic.long_running == long
     g.clusters.last.sink.on_reset(NotOpened(Hop.STUB, reason, "not sent"))
     await settle()
     assert not wire.received
+    assert (g.traffic.in_flight, g.traffic.long_running) == (1, 0)
     g.arrivals.changed("a", 1)
     await settle()
     g.clusters.last.respond(200, body=b"gone")
@@ -166,6 +172,17 @@ async def test_those_who_wait_for_agents_keep_nobody_from_being_known(g: Gate) -
     (got,) = read(second.received)
     assert (got.status, got.headers["retry-after"]) == (503, "1")
     assert not settling._requests
+
+
+async def test_nor_do_those_whose_request_another_replica_gave_back(g: Gate) -> None:
+    g.settling._most = 0
+    g.arrivals.changed("a", 0)
+    wire = g.connect()
+    wire.send(get(POD))
+    g.clusters.last.sink.on_reset(NotOpened(Hop.STUB, Reason.UNREACHABLE, "not sent"))
+    await settle()
+    assert not wire.received, "it waits among those who wait for agents"
+    assert len(g.settling._arriving) == 1
 
 
 async def test_whose_grant_is_taken_away_while_he_waits_is_recorded_as_refused(g: Gate) -> None:
