@@ -2,7 +2,8 @@
 has, and only after a heartbeat that came through the tunnel. That the last agent has gone, that the first is there, or
 that the API server is lost or found, is written at once: two such writes beyond the regular one may follow each other,
 and in the long run there is one write in 30 s. Bad news leave enough of that for the good ones that may follow, so that
-an agent that restarts now and then is missed for no longer than it is away. None of it is on a user's request's path.
+an agent that restarts now and then is missed for no longer than it is away. News that the hub did not take are tried
+again soon, out of that same allowance. None of it is on a user's request's path.
 
 The writes are server-side applies: one question each, which makes the Lease where there is none and conflicts with
 nobody. A cluster waits once at most, and what is written is the newest; so nothing grows while the hub is away.
@@ -24,6 +25,8 @@ from gateway.membership.registry import Change, Cluster
 
 OCM: Final = "/apis/work.open-cluster-management.io"
 """An API that a hub has where OCM is installed."""
+SOON: Final = 1.0
+"""Seconds, by chance up to twice that, after which news that could not be written are tried again."""
 _NEVER: Final = float("-inf")
 _log = logging.getLogger(__name__)
 
@@ -48,15 +51,15 @@ class HeartbeatSettings:
 @dataclass(slots=True)
 class _Written:
     """Of one cluster: when the last write began, until when all writes are paid for at one in `every` seconds, when its
-    agents were heard last, whether they are gone since, whether one of them reaches its API server, where its Lease is,
-    and when that was looked up.
+    agents were heard last, whether they are gone since, whether one of them reaches its API server (None: the Lease may
+    say either), where its Lease is, and when that was looked up.
     """
 
     at: float
     paid: float
     heard: float
     gone: bool
-    available: bool
+    available: bool | None
     place: tuple[str, str]
     looked: float
 
@@ -126,9 +129,17 @@ class HeartbeatLeases:
             if str(error) != self._said:
                 _log.warning("a cluster's heartbeat cannot be written", extra={"cluster": cluster, "error": str(error)})
             self._said = str(error)
-            if (written := self._written.get(cluster)) is not None:
-                written.gone = False  # that was not told
-            self.paced.ask(cluster, self._settings.every * (1 + self._randomness() / 5))
+            self.paced.ask(cluster, self._pause(cluster))
+
+    def _pause(self, cluster: str) -> float:
+        """Seconds until what failed is tried again. Nobody may be heard of meanwhile, least of all an agent that is
+        gone; bad news take the allowance here that they leave else.
+        """
+        every, chance = self._settings.every, self._randomness()
+        written, regular = self._written.get(cluster), every * (1 + chance / 5)
+        if written is None or _available(self._heartbeats.pulse(cluster)) is written.available:
+            return regular
+        return min(regular, max(SOON * (1 + chance), written.paid - 2 * every - self._clock()))
 
     async def _renew(self, cluster: str) -> None:
         """Raises HubUnavailable."""
@@ -139,6 +150,16 @@ class HeartbeatLeases:
                 return
             pulse = Pulse(0, 0, "", NOTHING, last.heard)
         written = self._written[cluster] = self._begun(last, pulse)
+        try:
+            await self._write(cluster, written, pulse)
+        except HubUnavailable:
+            written.gone = False  # that was not told, or one does not know
+            if last is None or last.available is not written.available:
+                written.available = None
+            raise
+
+    async def _write(self, cluster: str, written: _Written, pulse: Pulse) -> None:
+        """Raises HubUnavailable."""
         await self._look_up(cluster, written)
         written.at, place = self._clock(), written.place
         settings = self._settings

@@ -12,17 +12,12 @@ class Backlog:
         self.documents = 0
         self._oldest: int | None = None
         self._since = math.inf
-        self._looked = -math.inf
-
-    def due(self, now: float, every: float) -> bool:
-        """Whether it is time to look: counting a large outbox costs something."""
-        return now >= self._looked + every
 
     def looked(self, documents: int, oldest: int | None, now: float) -> None:
         """A look into the file; `oldest` numbers the change that waits for longest, and differs when that is done."""
         if oldest != self._oldest:
             self._oldest, self._since = oldest, now
-        self.documents, self._looked = documents, now
+        self.documents = documents
 
     def age(self, now: float) -> float:
         """Seconds for which the oldest was seen to wait; 0: nothing waits."""

@@ -129,7 +129,7 @@ class Mirror:
 
     @property
     def backlog(self) -> Backlog:
-        """What is still to be brought there, as it was a second ago at most."""
+        """What is still to be brought there, looked at each second while the file can be read."""
         return self._shipping.backlog
 
     @property

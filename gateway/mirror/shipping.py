@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gateway.database import RegistryError
@@ -79,6 +80,7 @@ class Shipping:
         self._running, self._outcomes = 0, asyncio.Queue()
         self.wanted.set()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._count(), name="count what waits for the hub")
             while True:
                 await self._pick()
                 while self._ready and self._running < self._timing.at_once:
@@ -88,6 +90,14 @@ class Shipping:
                     await self._record()
                 elif not self._ready:
                     await self._rest()
+
+    async def _count(self) -> None:
+        """By itself: what waits grows just while the hub is hung, or may not be written to."""
+        while True:
+            with suppress(RegistryError):  # who picks tells of it
+                documents, oldest = await self._file(lambda file: file.waiting())
+                self.backlog.looked(documents, oldest, asyncio.get_running_loop().time())
+            await asyncio.sleep(self._timing.look)
 
     async def _rest(self) -> None:
         if self.paused:
@@ -107,8 +117,6 @@ class Shipping:
         away, most = self._busy | self._stuck.keys(), self._timing.picked
         try:
             drafts = await self._file(lambda file: file.pick(most, away))
-            if self.backlog.due(now, self._timing.look):
-                self.backlog.looked(*await self._file(lambda file: file.waiting()), now)
             self._trouble = ""
         except RegistryError as error:
             self._trouble = f"the file cannot be read: {error}"

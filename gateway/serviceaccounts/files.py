@@ -64,12 +64,17 @@ class FileProjection:
             new = f".{wanted.file}.new"
             with suppress(FileNotFoundError):
                 os.unlink(new, dir_fd=directory)
-            with os.fdopen(os.open(new, _NEW, 0o600, dir_fd=directory), "w") as file:
-                file.write(token)
-                file.flush()
-                _mark(file.fileno(), int(issued))
-                os.fsync(file.fileno())
-            os.replace(new, wanted.file, src_dir_fd=directory, dst_dir_fd=directory)
+            try:
+                with os.fdopen(os.open(new, _NEW, 0o600, dir_fd=directory), "w") as file:
+                    file.write(token)
+                    file.flush()
+                    _mark(file.fileno(), int(issued))
+                    os.fsync(file.fileno())
+                os.replace(new, wanted.file, src_dir_fd=directory, dst_dir_fd=directory)
+            except BaseException:
+                with suppress(OSError):  # a token that nobody knows of is left nowhere
+                    os.unlink(new, dir_fd=directory)
+                raise
 
     async def remove(self, wanted: Wanted) -> None:
         """See `Projection`. A directory that is empty then goes too."""

@@ -18,7 +18,7 @@ from gateway.hub.heartbeatlease import (
 )
 from gateway.hub.heartbeats import HeartbeatLeases, HeartbeatSettings
 from gateway.hub.memory import Delta
-from gateway.hub.objects import HubUnavailable
+from gateway.hub.objects import Answer, HubUnavailable
 from gateway.membership.conditions import AVAILABLE, FALSE, GRACE, TRUE, UNKNOWN, Condition, availability
 from gateway.membership.heartbeats import Beat, Heartbeats, Pulse, Renewal
 from gateway.membership.inventory import Inventory
@@ -240,6 +240,105 @@ async def test_while_the_hub_fails_it_is_asked_no_more_often_and_has_the_newest_
     world.hub.status, world.hub.fails = 0, None
     await world.pass_by(40, 5, i1=False)
     assert world.lease["metadata"]["annotations"]["kulvert.dev/message"] == "it is down"
+
+
+UNAVAILABLE = HubUnavailable("the hub does not answer")
+
+
+@pytest.mark.parametrize(("before", "after"), [(True, None), (True, False), (False, True)], ids=["gone", "bad", "good"])
+async def test_news_that_could_not_be_written_are_tried_again_soon(before: bool, after: bool | None) -> None:
+    """Nothing more is heard of an agent that is gone."""
+    world = World()
+    await world.pass_by(120, 5, i1=before)
+    world.hub.fails = UNAVAILABLE
+    if after is None:
+        world.heartbeats.attached("edge", [])
+    else:
+        world.heartbeats.heard(agent("i1"), beat(after))
+    tried = world.writes
+    await world.pass_by(1)
+    assert world.writes == tried + 1
+    world.hub.fails = None
+    await world.pass_by(3)
+    assert world.said("ready-agents") == ("1" if after else "0")
+    assert world.writes == tried + 2
+
+
+async def test_the_first_heartbeat_that_could_not_be_written_is_tried_again_soon() -> None:
+    world = World()
+    world.hub.fails = UNAVAILABLE
+    await world.pass_by(1, 1, i1=True)
+    world.hub.fails = None
+    await world.pass_by(3)
+    assert world.said("agents") == "1"
+
+
+async def test_what_could_not_be_written_and_is_no_news_waits_for_the_next_one() -> None:
+    world = World()
+    await world.pass_by(1, 1, i1=True)
+    await world.pass_by(31)
+    world.heartbeats.heard(agent("i1"), beat())
+    world.hub.fails = UNAVAILABLE
+    await world.pass_by(4)
+    world.hub.fails = None
+    await world.pass_by(25, 5, i1=True)
+    assert world.writes == 2
+    await world.pass_by(10, 5, i1=True)
+    assert world.writes == 3
+
+
+async def test_that_the_agents_are_gone_is_told_after_a_failure_though_it_is_no_news() -> None:
+    """Its API server was down before: that the cluster is not available is written already."""
+    world = World()
+    await world.pass_by(120, 5, i1=False)
+    world.heartbeats.attached("edge", [])
+    world.hub.fails = UNAVAILABLE
+    tried = world.writes
+    await world.pass_by(36)
+    assert world.writes > tried
+    assert world.said("agents") == "1"
+    world.hub.fails = None
+    await world.pass_by(36)
+    assert world.said("agents") == "0"
+
+
+async def test_what_the_hub_may_have_taken_counts_as_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is lost, and all is as it was before: that is news then."""
+    world, ask = World(), FakeHub.ask
+    await world.pass_by(1, 1, i1=True)
+    await world.pass_by(30)
+    await world.pass_by(1, 1, i1=False)
+    assert world.writes == 2
+
+    async def lost(hub: FakeHub, method: str, path: str, *rest: Any) -> Answer:
+        await ask(hub, method, path, *rest)
+        world.heartbeats.heard(agent("i1"), beat(ready=False))
+        raise UNAVAILABLE
+
+    monkeypatch.setattr(FakeHub, "ask", lost)
+    await world.pass_by(1, 1, i1=True)
+    assert world.said("ready-agents") == "1"
+    monkeypatch.undo()
+    await world.pass_by(3)
+    assert world.said("ready-agents") == "0"
+
+
+@pytest.mark.parametrize("period", [2, 7, 45])
+async def test_news_that_cannot_be_written_are_tried_no_more_often_than_written(period: int) -> None:
+    world = World()
+    await world.pass_by(3600, 5, i1=True)
+    world.hub.fails = UNAVAILABLE
+    begun: list[float] = []
+    for turn in range(600):
+        before = world.writes
+        if turn % (2 * period) < period:
+            world.heartbeats.heard(agent("i1"), beat())
+        else:
+            world.heartbeats.attached("edge", [])
+        await world.pass_by(1)
+        begun += [world.now] * (world.writes - before)
+    assert all(later - earlier >= 30 * (n - 2) for earlier, later, n in spans(begun)), begun
+    assert len(begun) >= 13
 
 
 async def test_where_ocm_has_a_lease_for_the_cluster_that_one_is_renewed() -> None:

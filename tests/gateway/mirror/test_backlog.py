@@ -15,11 +15,3 @@ def test_the_age_is_that_of_the_oldest_and_starts_anew_when_it_is_done() -> None
     assert backlog.age(13.5) == 0.5
     backlog.looked(0, None, 14.0)
     assert (backlog.documents, backlog.age(99.0)) == (0, 0.0)
-
-
-def test_it_is_looked_at_so_often_and_no_more() -> None:
-    backlog = Backlog()
-    assert backlog.due(0.0, 1.0)
-    backlog.looked(0, None, 0.0)
-    assert not backlog.due(0.9, 1.0)
-    assert backlog.due(1.0, 1.0)

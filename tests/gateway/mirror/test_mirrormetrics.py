@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.database import RegistryError
 from gateway.membership.cluster import Cluster
 from gateway.metrics import exposition, registry_of
+from gateway.mirror.file import MirrorFile
 from gateway.mirror.mirrormetrics import MirrorCollector
 from tests.gateway.mirror.replica import Replica
 from tests.gateway.mirror.test_mirror import Platform, both
@@ -44,6 +47,56 @@ def test_what_cannot_be_brought_to_the_hub_is_seen_to_wait(tmp_path: Path) -> No
         found = shown(a)
         assert (found["outbox_documents"], found["outbox_age_seconds"]) == (0, 0)
         assert found["documents_written_total"] == written + 2
+
+    run(work())
+
+
+def test_it_is_counted_while_the_hub_is_hung_and_while_nothing_may_be_written(tmp_path: Path) -> None:
+    async def work() -> None:
+        platform = Platform(tmp_path)
+        a, _ = await platform.pair()
+        await both(a)
+        await asyncio.sleep(3)
+        platform.troubles["a"].slow = 1e6
+        for number in range(3):
+            a.stores.registry.add(Cluster(f"alpha-{number}", None, 5.0))
+            await asyncio.sleep(1.1)
+            assert shown(a)["outbox_documents"] == number + 1
+        assert shown(a)["outbox_age_seconds"] > 2
+
+        platform = Platform(tmp_path / "other")
+        platform.directory.mkdir()
+        a, _ = await platform.pair()
+        await both(a)
+        platform.hub.drop("kulvert-mirror")
+        await asyncio.sleep(3)
+        a.stores.registry.add(Cluster("alpha", None, 5.0))
+        await asyncio.sleep(1.1)
+        assert shown(a)["outbox_documents"] == 1
+
+    run(work())
+
+
+def test_a_count_that_fails_keeps_nothing_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: MirrorFile) -> tuple[int, int | None]:
+        raise RegistryError("the file is busy")
+
+    async def work() -> None:
+        platform = Platform(tmp_path)
+        a, _ = await platform.pair()
+        await both(a)
+        await asyncio.sleep(3)
+        monkeypatch.setattr(MirrorFile, "waiting", fails)
+        platform.records["a"].asked.clear()
+        a.stores.registry.add(Cluster("alpha", None, 5.0))
+        await asyncio.sleep(3)
+        assert [method for method, _ in platform.records["a"].asked] == ["POST"], "what was picked is not asked for"
+        assert (a.failed, a.mirror.problem) == (None, None)
+        monkeypatch.undo()
+        platform.troubles["a"].down = True
+        a.stores.registry.add(Cluster("beta", None, 5.0))
+        await asyncio.sleep(1.1)
+        assert shown(a)["outbox_documents"] == 1
 
     run(work())
 

@@ -16,6 +16,7 @@ from gateway.replicas.routing import RoutedClusters
 from stub.errors import Draining, NoAgent
 from stub.ownership import Replica
 from stub.peers.dial import PeerDialler
+from stub.peers.errors import PeerGone
 from stub.peers.hello import SESSION, PeerHello, PeerWelcome
 from stub.peers.limits import PeerLimits
 from tests.stub.peers.replicas import CLUSTER, Server, User, nobody, two, until
@@ -101,7 +102,7 @@ async def test_what_is_not_opened_was_not_relayed() -> None:
         with pytest.raises(Draining):
             clusters.open_here(CLUSTER, GET, User())
         owners.hold("gone")
-        with pytest.raises(Exception, match="is gone"):
+        with pytest.raises(PeerGone, match="is gone"):
             clusters.open(CLUSTER, GET, User())
         found = shown(r, clusters)
         assert (found["relayed_exchanges_total out"], found["relayed_exchanges_total in"]) == (0, 0)

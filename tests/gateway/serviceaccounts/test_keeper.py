@@ -354,9 +354,26 @@ async def test_where_a_files_time_is_not_kept_no_token_is_made_at_every_look(
     await world.look()
     await world.look()
     assert len(world.calls) == 1
+    assert not list(world.files.path(WANTED).parent.iterdir()), "nor is it left beside its file"
     state = world.managed().state
     assert state.reason == "ProjectionFailed"
     assert "another serviceAccounts.directory" in state.error
+
+
+@pytest.mark.parametrize("step", ["utime", "fsync", "replace"])
+async def test_a_token_that_does_not_get_to_its_file_is_left_nowhere(
+    step: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError("the disk is full")
+
+    await world.files.write(WANTED, "one", world.now)
+    monkeypatch.setattr(os, step, fails)
+    with pytest.raises(OSError, match="the disk is full"):
+        await world.files.write(WANTED, SECRET, world.now)
+    path = world.files.path(WANTED)
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+    assert path.read_text() == "one"
 
 
 @pytest.mark.parametrize("holder", ["..", ".", "a/b", "https://login.example#ada", "Équipe", "%2e%2e", "a\\b", "-"])
