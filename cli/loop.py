@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 import uvloop
-
-T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130
@@ -26,6 +25,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._cut: Callable[[], None] = _nothing
         self.on_hangup: Callable[[], None] | None = None
 
     @property
@@ -36,29 +36,34 @@ class Stop:
     def request(self) -> None:
         """Stop in order."""
         self._event.set()
+        cut, self._cut = self._cut, _nothing  # once: by then it is being cut
+        cut()
 
     async def wait(self) -> None:
         """Until a signal comes."""
         await self._event.wait()
 
-    async def unless(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which a signal cancels. :raises Stopped: it did."""
-        task = asyncio.create_task(work, name="until stopped")
-        waiting = asyncio.create_task(self._event.wait(), name="wait for a signal")
+    @asynccontextmanager
+    async def cuts(self) -> AsyncIterator[None]:
+        """What is under way in the block, a signal cancels, and it cleans up. :raises Stopped: it did.
+
+        The block stays in its own task: what is entered there, and lives on, has an owner that lives on, too.
+        """
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise Stopped
-            return task.result()
-        finally:
-            await _ended(task, waiting)
+            async with asyncio.timeout(0 if self.requested else None) as limit:
+                self._cut = lambda: limit.reschedule(loop.time())
+                try:
+                    yield
+                finally:
+                    self._cut = _nothing
+        except Exception as error:  # while it cleans up, too: it was asked for
+            if limit.expired():
+                raise Stopped from error
+            raise
 
 
-async def _ended(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel what is left, and let it clean up. What it raises then was asked for, or has been raised already."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+def _nothing() -> None: ...
 
 
 def run(main: Callable[[Stop], Coroutine[Any, Any, None]]) -> int:

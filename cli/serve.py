@@ -78,8 +78,9 @@ async def _serve(config: ServerConfig, stop: Stop) -> None:
     with only_one(config.state_dir):
         _check_grants(config)
         try:
-            async with AsyncExitStack() as stack:  # a replica whose hub is away begins for as long as that lasts
-                server = await stop.unless(stack.enter_async_context(Server(config, current())))
+            async with AsyncExitStack() as stack:
+                async with stop.cuts():  # a replica whose hub is away begins for as long as that lasts
+                    server = await stack.enter_async_context(Server(config, current()))
                 stop.on_hangup = server.reopen
                 _tell_ready(config, server.port, server.agents_port)
                 await stop.wait()

@@ -47,8 +47,9 @@ class Session:
         """Until it is told to stop. :raises Failed: it cannot be, or it ended by itself."""
         async with AsyncExitStack() as stack:
             try:
-                agent = await stop.unless(self._start(stack))
-                await stop.unless(agent.ended())
+                async with stop.cuts():
+                    agent = await self._start(stack)
+                    await agent.ended()
             except Stopped:
                 self._terminal.line("stopping")
 

@@ -88,6 +88,7 @@ class Replicas(Several):
         runs["watch of the leases"] = self._lease_watch(stack, store)
         if self._label is not None:
             runs["label of this replica's pod"] = self._label.run
+        stack.push_async_callback(self.member.resign)  # who stops while he begins holds Leases already
         for name, run in runs.items():
             tasks.start(name, run)
 

@@ -225,6 +225,11 @@ class Election:
         same = last is not None and (found.holder, found.epoch) == (last.holder, last.epoch)
         return released(found, wall) if same else None
 
+    def taken_late(self, lease: Lease, wall: float) -> Lease:
+        """After `resign`: the same for what was taken by a write that was under way then."""
+        self._last = lease
+        return released(lease, wall)
+
 
 def released(lease: Lease, wall: float) -> Lease:
     """As client-go releases; the epoch stays, for the next holding to be above it."""

@@ -46,6 +46,9 @@ class Keeper:
         self._changed = changed
         self._fit = fit
         self._news = asyncio.Event()
+        self._writes = asyncio.Lock()
+        self._late: Lease | None = None
+        """Written by the call that was under way when this resigned."""
 
     def wake(self) -> None:
         """The election was told something."""
@@ -87,6 +90,11 @@ class Keeper:
         self._changed()
 
     async def _write(self, lease: Lease) -> None:
+        async with self._writes:
+            await self._put(lease)
+        self._changed()
+
+    async def _put(self, lease: Lease) -> None:
         started = self._clock()
         try:
             written = await answered(self._store.put(lease), self._timing.patience)
@@ -98,7 +106,7 @@ class Keeper:
         else:
             self.latency, self.renewed, self.problem = self._clock() - started, started, None
             self.election.renewed(written, started)
-        self._changed()
+            self._late = written
 
     def _failed(self, error: LeasesUnavailable, started: float) -> None:
         self.problem, self.failures = str(error), self.failures + 1
@@ -108,6 +116,8 @@ class Keeper:
         """Holds no longer from this call on, and says so in the record, if that can be reached: or time does."""
         lease = self.election.resign(self._wall())
         self._changed()
+        if lease is None:
+            lease = await self._first()
         for _ in range(_TRIES if lease is not None else 0):
             assert lease is not None
             try:
@@ -120,6 +130,14 @@ class Keeper:
                 if lease is not None:
                     continue
             return
+
+    async def _first(self) -> Lease | None:
+        """What to put where this process resigned in the midst of its first write: it holds what it never knew of."""
+        if not self._writes.locked():
+            return None
+        self._late = None
+        async with self._writes:
+            return self.election.taken_late(self._late, self._wall()) if self._late is not None else None
 
     async def _again(self, lease: Lease) -> Lease | None:
         """The same in place of what is there: a renewal was under way. None: it is not ours any more."""

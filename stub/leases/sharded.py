@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from typing import Any, Final
 
 from stub.leases.calls import answered
 from stub.leases.lease import Lease, LeaseConflict, LeaseStore, LeasesUnavailable
@@ -42,6 +42,8 @@ class Sharded(Member):
         self._giving: set[asyncio.Task[None]] = set()
         self._parting: set[int] = set()
         self._leaving = False
+        self._resigned = False
+        self._writing = asyncio.Semaphore(_AT_ONCE)
         self._until = -math.inf
         self._places = self._late = tuple(Place("", False) for _ in range(settings.shards))
         self._known: dict[str, int] = {}
@@ -91,8 +93,12 @@ class Sharded(Member):
     async def resign(self, shards: Collection[int] | None = None) -> None:
         """For an orderly end: these shards, or all, are not mine from this call on, and go to the best of the others.
         With some, the replica is one that leaves, and takes none any more; with all, nothing of it is left, and `run`
-        may be cancelled. Where the hub does not answer, this ends all the same, and time does the rest.
+        may be cancelled. Where the hub does not answer, this ends all the same, and time does the rest. After all,
+        there is nothing left to resign: a further call asks the hub nothing.
         """
+        if self._resigned:
+            return
+        self._resigned = shards is None
         self._parting.update(range(self._settings.shards) if shards is None else shards)
         self._leaving = True
         self._replica.election.notes = {**self._replica.election.notes, LEAVING: "true"}
@@ -160,23 +166,18 @@ class Sharded(Member):
         except Exception:
             _log.exception("the agents of shards that were given up could not be sent on")
 
-    async def _all(self, writes: Iterable[Awaitable[None]]) -> None:
-        waiting = asyncio.Semaphore(_AT_ONCE)
-
-        async def one(write: Awaitable[None]) -> None:
-            async with waiting:
-                await write
-
+    async def _all(self, writes: Iterable[Coroutine[Any, Any, None]]) -> None:
         async with asyncio.TaskGroup() as tasks:
             for write in writes:
-                tasks.create_task(one(write), name="write a lease")
+                tasks.create_task(write, name="write a lease")
         self._changed()
 
     async def _write(
         self, lease: Lease, wrote: Callable[[Lease, float], None], refused: Callable[[Lease], None]
     ) -> None:
         try:
-            written = await answered(self._store.put(lease), self._timing.patience)
+            async with self._writing:
+                written = await answered(self._store.put(lease), self._timing.patience)
         except LeaseConflict:
             refused(lease)
             self.nudge()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import AsyncExitStack
 
 import pytest
 import uvloop
@@ -62,29 +63,88 @@ def test_handlers_are_gone_afterwards() -> None:
 async def test_work_goes_on_unless_stopped_and_is_cleaned_up_if_it_is() -> None:
     stop, cleaned = Stop(), []
 
-    async def quick() -> int:
-        return 7
-
     async def slow() -> None:
         try:
             await asyncio.sleep(60)
         finally:
             await asyncio.sleep(0)
+            stop.request()
             cleaned.append(True)
 
-    assert await stop.unless(quick()) == 7
+    async with stop.cuts():
+        await asyncio.sleep(0)
     asyncio.get_running_loop().call_later(0.01, stop.request)
     with pytest.raises(Stopped):
-        await stop.unless(slow())
+        async with stop.cuts():
+            await slow()
     assert cleaned == [True]
+    with pytest.raises(Stopped):
+        async with stop.cuts():
+            await slow()
+    stop.request()
+    await asyncio.sleep(0)
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
 
 
-async def test_a_failure_of_the_work_is_the_callers() -> None:
+async def test_a_wish_after_the_work_cancels_nothing() -> None:
+    stop = Stop()
+    async with stop.cuts():
+        pass
+    stop.request()
+    await asyncio.sleep(0.01)
+    assert stop.requested
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["by itself", "while it is cleaned up"])
+async def test_a_failure_of_the_work_is_the_callers_unless_it_was_stopped(asked: bool) -> None:
+    stop = Stop()
+
+    async def work() -> None:
+        async with stop.cuts():
+            try:
+                if asked:
+                    stop.request()
+                    await asyncio.sleep(60)
+            finally:
+                raise KeyError
+
+    with pytest.raises(Stopped if asked else KeyError):
+        await work()
+
+
+async def test_what_is_entered_there_ends_with_who_goes_on() -> None:
+    class Broken(BaseException): ...
+
     async def broken() -> None:
-        raise KeyError
+        raise Broken
 
-    with pytest.raises(KeyError):
-        await Stop().unless(broken())
+    async def work(stop: Stop) -> None:
+        async with AsyncExitStack() as stack:
+            async with stop.cuts():
+                group = await stack.enter_async_context(asyncio.TaskGroup())
+            group.create_task(broken(), name="broken")
+            await stop.wait()
+
+    limit = asyncio.timeout(5)
+    with pytest.raises(BaseExceptionGroup):
+        async with limit:
+            await work(Stop())
+    assert not limit.expired()
+
+
+def test_a_second_signal_cuts_into_the_cleaning_up_too() -> None:
+    async def main(stop: Stop) -> None:
+        async with stop.cuts():
+            try:
+                send(signal.SIGTERM)
+                await asyncio.sleep(60)
+            finally:
+                send(signal.SIGTERM)
+                await asyncio.sleep(60)
+
+    assert run(main) == INTERRUPTED
 
 
 def test_a_hangup_can_mean_something_else_even_under_nohup() -> None:

@@ -1,14 +1,11 @@
-"""A replica that waits for its hub, as a real program: a signal ends it at once, and in order."""
+"""A replica that is told to stop while it still begins, as a real program: it ends at once, and in order."""
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,73 +13,33 @@ import pytest
 import yaml
 
 from tests.cli.command import running
+from tests.cli.fakehub import Hub
 from tests.cli.test_serve_agent import prepared
 
-SOON = 3.0
-"""Seconds: it takes a fifth of one on a machine that has nothing else to do."""
-
-
-class Hub(ThreadingHTTPServer):
-    """An API server that answers until it is `silent`, and then nobody any more. `asked` is what it was asked."""
-
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, silent: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.silent = silent
-        self.asked: list[str] = []
-        self.over = threading.Event()
-
-    def until_asked(self, what: str, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
-        while not any(one.startswith(what) for one in self.asked):
-            assert time.monotonic() < deadline, self.asked
-            time.sleep(0.02)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self._asked("GET")
-        self._answer(404, {"kind": "Status", "code": 404, "reason": "NotFound"})
-
-    def do_POST(self) -> None:
-        self._asked("POST")
-        made = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        made["metadata"]["resourceVersion"] = "2"
-        self._answer(201, made)
-
-    def _asked(self, method: str) -> None:
-        said = f"{method} {self.path}"
-        self.server.asked.append(said)
-        if any(one.startswith(self.server.silent) for one in self.server.asked):
-            self.server.over.wait()
-
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None: ...
+SOON = 8.0
+"""Seconds. It takes a fifth of one on a machine that has nothing else to do. One that only stopped between two
+questions would wait for the answer that does not come, for ten; one that did not stop while it begins, for ever.
+"""
+ISSUER = "GET /.well-known/openid-configuration"
+"""Asked when the Leases are being taken already, and the doors are not open yet."""
+Hubs = Callable[..., Hub]
 
 
 @pytest.fixture
-def hubs() -> Iterator[list[Hub]]:
+def hubs() -> Iterator[Hubs]:
     made: list[Hub] = []
-    yield made
+
+    def begun(silent: str, *, partly: bool = False) -> Hub:
+        made.append(Hub(silent, partly=partly))
+        made[-1].start()
+        return made[-1]
+
+    yield begun
     for hub in made:
-        hub.over.set()
-        hub.shutdown()
-        hub.server_close()
+        hub.stop()
 
 
-def replica(home: Path, port: int) -> Path:
+def replica(home: Path, port: int, mode: str = "standby", **hub: Any) -> Path:
     """Its settings: one of several, with that hub."""
     prepared(home)
     kubeconfig = {
@@ -94,18 +51,17 @@ def replica(home: Path, port: int) -> Path:
     (home / "hub.yaml").write_text(yaml.safe_dump(kubeconfig))
     path = home / "server.yaml"
     settings = yaml.safe_load(path.read_text())
-    settings["hub"] = {"kubeconfig": str(home / "hub.yaml")}
-    settings["replicas"] = {"mode": "standby", "identity": "one", "namespace": "kulvert", "peersListen": "127.0.0.1:0"}
+    settings["hub"] = {"kubeconfig": str(home / "hub.yaml"), **hub}
+    settings["replicas"] = {"mode": mode, "identity": "one", "namespace": "kulvert", "peersListen": "127.0.0.1:0"}
+    settings["leases"] = {"shards": 4}
     path.write_text(yaml.safe_dump(settings))
     return path
 
 
-def stopped(path: Path, home: Path, number: signal.Signals, hub: Hub | None = None) -> None:
+def stopped(path: Path, home: Path, number: signal.Signals, when: Callable[[], None]) -> None:
+    """`when` waits for the moment of the signal."""
     with running("serve", "--config", path, home=home) as server:
-        if hub is not None:
-            hub.until_asked(hub.silent)
-        else:
-            time.sleep(2.0)
+        when()
         assert "ready:" not in server.output
         began = time.monotonic()
         assert server.stop(number, seconds=20) == 0, server.output
@@ -124,20 +80,39 @@ def stopped(path: Path, home: Path, number: signal.Signals, hub: Hub | None = No
     ids=["at once", "for the keys", "after them"],
 )
 def test_one_whose_hub_falls_silent_ends_at_once(
-    hubs: list[Hub], tmp_path: Path, silent: str, number: signal.Signals
+    hubs: Hubs, tmp_path: Path, silent: str, number: signal.Signals
 ) -> None:
-    hub = begun(hubs, silent)
-    stopped(replica(tmp_path, hub.server_port), tmp_path, number, hub)
+    hub = hubs(silent)
+    stopped(replica(tmp_path, hub.server_port), tmp_path, number, lambda: hub.until_asked(silent))
 
 
 def test_one_that_does_not_reach_its_hub_ends_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
-    stopped(replica(tmp_path, port), tmp_path, signal.SIGTERM)
+        nobody.settimeout(30)
+        stopped(replica(tmp_path, nobody.getsockname()[1]), tmp_path, signal.SIGTERM, lambda: hung_up_on(nobody))
 
 
-def begun(hubs: list[Hub], silent: str) -> Hub:
-    hub = Hub(silent)
-    hubs.append(hub)
-    threading.Thread(target=hub.serve_forever, daemon=True).start()
-    return hub
+def hung_up_on(nobody: socket.socket) -> None:
+    """Whoever comes first, and everybody after him."""
+    nobody.accept()[0].close()
+    nobody.close()
+
+
+@pytest.mark.parametrize(
+    ("mode", "leases"),
+    [("standby", ("kulvert",)), ("sharded", ("kulvert", "kulvert-shard-3"))],
+    ids=["standby", "sharded"],
+)
+def test_one_that_already_holds_leases_lets_go_of_them(
+    hubs: Hubs, tmp_path: Path, mode: str, leases: tuple[str, ...]
+) -> None:
+    hub = hubs(ISSUER, partly=True)
+
+    def holds() -> None:
+        hub.until_asked(ISSUER)
+        hub.until(lambda: all(hub.holder(one) == "one" for one in leases))
+
+    path = replica(tmp_path, hub.server_port, mode, tokenReview=True)
+    stopped(path, tmp_path, signal.SIGTERM, holds)
+    assert [hub.holder(one) for one in leases] == [""] * len(leases)
+    assert not hub.holder("kulvert-replica-one")

@@ -74,6 +74,21 @@ def test_one_that_ends_in_order_is_followed_at_once(two: Two) -> None:
     assert f"kulvert-replica-{leaving.identity}" not in two.records.leases
 
 
+def test_resigning_again_asks_the_hub_nothing(two: Two) -> None:
+    one = holder(two)
+    one.resign()
+    two.run(2)
+    for process in two.processes.values():
+        process.life.cancel()
+    two.run(1)
+    before = dict(two.records.calls)
+    one.resign()
+    two.run(2)
+    assert one.other is not None
+    assert one.other.done()
+    assert dict(two.records.calls) == before
+
+
 def test_a_renewal_under_way_does_not_undo_the_release(two: Two) -> None:
     leaving = holder(two)
     leaving.store.before = 0.5

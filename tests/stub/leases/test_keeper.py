@@ -11,7 +11,7 @@ from stub.leases.calls import answered
 from stub.leases.clock import steady
 from stub.leases.election import Election
 from stub.leases.keeper import Keeper
-from stub.leases.lease import LeasesUnavailable
+from stub.leases.lease import Lease, LeasesUnavailable
 from stub.leases.settings import Timing
 from tests.support.leasestore import MemoryLeases
 
@@ -82,6 +82,31 @@ async def test_resigning_does_not_wait_for_a_store_that_is_away() -> None:
     store.losing = True
     async with asyncio.timeout(1):
         await one.resign()
+    assert not one.election.holds(steady())
+    task.cancel()
+
+
+@pytest.mark.parametrize("delete", [False, True], ids=["released", "deleted"])
+async def test_one_that_resigns_while_it_takes_lets_go_of_what_it_gets(delete: bool) -> None:
+    store = MemoryLeases()
+    one = keeper(store)
+    answers = asyncio.Event()
+    put = store.put
+
+    async def slow(lease: Lease) -> Lease:
+        written = await put(lease)
+        await answers.wait()
+        return written
+
+    store.put = slow  # type: ignore[method-assign]  # its answer is late
+    task = asyncio.create_task(one.run())
+    await asyncio.sleep(0.02)
+    resigning = asyncio.create_task(one.resign(delete=delete))
+    await asyncio.sleep(0)
+    answers.set()
+    await resigning
+    left = store.records.leases.get("kulvert")
+    assert (left is None) if delete else (left is not None and not left.holder)
     assert not one.election.holds(steady())
     task.cancel()
 

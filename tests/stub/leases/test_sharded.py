@@ -5,6 +5,8 @@ In each tick the world looks for two owners of one cluster, and for an epoch tha
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -272,7 +274,6 @@ def test_resigning_again_asks_the_hub_nothing() -> None:
         within.run(3)
         one.resign()
         within.run(2)
-        assert one.life is not None
         one.life.cancel()
         within.run(1)
         before = dict(within.records.calls)
@@ -281,6 +282,19 @@ def test_resigning_again_asks_the_hub_nothing() -> None:
         assert one.other is not None
         assert one.other.done()
         assert dict(within.records.calls) == before
+
+
+def test_one_that_is_cancelled_while_many_writes_wait_leaves_none_behind(recwarn: pytest.WarningsRecorder) -> None:
+    with world(Sharded, replace(SHARDED, shards=20)) as within:
+        one = within.start("a")
+        within.run(5, lambda: "write a lease" in [task.get_name() for task in asyncio.all_tasks(one.loop)])
+        one.life.cancel()
+        for _ in range(10):
+            one.turn()
+        assert one.life.done()
+        assert not asyncio.all_tasks(one.loop)
+        gc.collect()
+    assert not [str(each.message) for each in recwarn]
 
 
 def test_some_can_be_given_away_by_one_that_leaves(three: Many) -> None:
