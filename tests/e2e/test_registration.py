@@ -27,6 +27,8 @@ MANIFESTS = ("server-hub-rbac.yaml", "server-hub-clusters-rbac.yaml")
 ACCOUNT = "system:serviceaccount:kulvert:kulvert-server"
 CRD = "crd/managedclusters.cluster.open-cluster-management.io"
 KIND = "managedclusters.cluster.open-cluster-management.io"
+NEWS = 2
+"""Writes beyond the regular ones that may follow each other; later ones make up for them (test_heartbeats.py)."""
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{AGENT_NAMESPACE}/leases/kulvert-cluster-edge"
 PRODUCTION = {
     "name": "production",
@@ -171,7 +173,7 @@ async def test_a_declared_cluster_comes_is_available_by_its_heartbeats_and_goes(
         await _accepted_or_not(server, cluster_a, there)
         await _comes_and_goes(server, cluster_a)
     assert written, "no heartbeat was written"
-    assert len(written) <= (time.monotonic() - began) / 30 + 1
+    assert len(written) <= (time.monotonic() - began) / 30 + 1 + NEWS
     await _is_removed(server, cluster_a)
 
 
